@@ -1,0 +1,5 @@
+"""``python -m pvzoo``: the same as the ``pvzoo`` program."""
+
+from .cli import main
+
+main()

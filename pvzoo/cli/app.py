@@ -1,0 +1,260 @@
+"""Commands about names, specs and plugins. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .. import __version__
+from ..errors import BuildError, PvzooError, SpecError, UnknownNameError, nearest
+from . import matching, plugins, synth
+from .output import console, heading, note, print_json, table
+
+
+class _Commands(TyperGroup):
+    """The built-in commands; ``vendor/name`` is a plugin's, imported when it is typed."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if "/" not in cmd_name:
+            return super().get_command(ctx, cmd_name)
+        from ..plugins import host
+        from ..registry import Command
+
+        entry = host().find("command", cmd_name)
+        assert isinstance(entry, Command)
+        try:
+            built = entry.builder()
+        except Exception as error:
+            message = f"{entry} of {entry.origin} failed while it was built: {type(error).__name__}: {error}"
+            raise BuildError(message) from error
+        if isinstance(built, typer.Typer):
+            return typer.main.get_command(built)
+        single = typer.Typer(add_completion=False)
+        if hasattr(built, "main"):
+            # A click command reads its own arguments: Typer may carry a copy of click that is not the plugin's.
+            settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+            @single.command(context_settings=settings)
+            def run(context: typer.Context) -> None:
+                built.main(args=list(context.args), prog_name=context.command_path)
+        else:
+            single.command(help=entry.summary)(built)
+        return typer.main.get_command(single)
+
+
+if TYPE_CHECKING:
+    from ..registry import Entry
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A model zoo for palm biometrics: palmprint and palm vein, alone and fused.",
+    epilog="First steps: [bold]pvzoo list[/], [bold]pvzoo show stage2_spatial[/], "
+    "[bold]pvzoo compare --help[/]. Commands of plugins are called by their full name, vendor/command.",
+)
+app.add_typer(plugins.app, name="plugins")
+app.command()(matching.compare)
+app.command()(matching.embed)
+app.command()(synth.synth)
+
+
+def _version(value: bool) -> None:
+    if value:
+        console.print(f"pvzoo {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("list")
+def list_names(
+    pattern: Annotated[str | None, typer.Argument(help="Wildcard, such as 'stage2_*'.", show_default=False)] = None,
+    exclude: Annotated[str | None, typer.Option(help="Wildcard of names to leave out.", show_default=False)] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only models with weights, by tag.")] = False,
+    kind: Annotated[
+        str | None, typer.Option(help="Only 'unimodal' or 'multimodal' models.", show_default=False)
+    ] = None,
+    components: Annotated[
+        str | None,
+        typer.Option(
+            help="List components of a kind instead: backbone, alignment, fusion, head, ...", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the models of the zoo, or the components of one kind.
+
+    Plugins are listed with the rest; one that is broken is left out and named on stderr.
+
+    Examples: [bold]pvzoo list[/], [bold]pvzoo list 'stage2_*' --exclude '*_nano'[/],
+    [bold]pvzoo list --components fusion[/]
+    """
+    from fnmatch import fnmatchcase
+
+    from .. import catalog
+    from ..plugins import host
+
+    if components is None:
+        names = catalog.list_models(pattern, exclude=exclude, pretrained=pretrained, kind=kind)  # type: ignore[arg-type]
+        rows = [(name, catalog.summary(name)) for name in names]
+    else:
+        wanted = catalog.list_components(components)
+        summaries = {entry.name: entry.summary for entry in host().entries(components.removesuffix("s"))}
+        rows = [
+            (name, summaries[name])
+            for name in wanted
+            if fnmatchcase(name, pattern or "*") and not fnmatchcase(name, exclude or "")
+        ]
+    for plugin in host().plugins:
+        if plugin.state in ("failed", "conflict", "incompatible"):
+            note(f"{plugin.problem()} ('pvzoo plugins show {plugin.vendor}' has more)")
+    if as_json:
+        print_json([{"name": name, "summary": text} for name, text in rows])
+    else:
+        table(("name", "summary"), rows)
+    if not rows:
+        note("nothing matches")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name of a model or component, such as stage2_spatial or arcface.")],
+) -> None:
+    """Explain a model or a component: its parts and shapes, or its parameters.
+
+    Examples: [bold]pvzoo show stage2_spatial[/], [bold]pvzoo show arcface[/]
+    """
+    from .. import catalog
+    from ..plugins import host
+    from ..registry import ENTRY_TYPES, Component
+    from .describe import component_rows, model_rows
+
+    found: list[Entry] = []
+    unknown: list[UnknownNameError] = []
+    for kind in ENTRY_TYPES:
+        try:
+            found.append(host().find(kind, name.partition(".")[0] if kind == "model" else name))
+        except UnknownNameError as error:
+            unknown.append(error)
+    if not found:
+        raise _unknown(name, unknown)
+    for number, entry in enumerate(found):
+        if number:
+            console.print()
+        if isinstance(entry, Component):
+            origin = f", from {entry.origin.distribution} {entry.origin.version}" if entry.origin.distribution else ""
+            heading(entry.name, f" ({entry.kind}, revision {entry.revision}{origin})", entry.summary)
+            table(("parameter", "type", "default", "meaning"), component_rows(entry))
+        else:
+            spec = catalog.spec(name)
+            heading(name, "", spec.summary)
+            table(("part", "what", "gives"), model_rows(spec))
+
+
+def _unknown(name: str, errors: list[UnknownNameError]) -> UnknownNameError:
+    """The one error of a name that is of no kind."""
+    from ..plugins import host
+    from ..registry import ENTRY_TYPES, parse_name
+
+    malformed = next((error for error in errors if error.kind == "name"), None)
+    revision = next((error for error in errors if "@" in error.name), None)
+    if malformed or revision:
+        return malformed or revision or errors[0]
+    vendor = parse_name(name).vendor
+    if "/" in name and vendor not in (plugin.vendor for plugin in host().plugins):
+        return errors[0]
+    near = nearest(name, [entry.name for kind in ENTRY_TYPES for entry in host().builtins(kind)])
+    hint = f"did you mean {near!r}?" if near else "'pvzoo list' shows all models"
+    message = f"no model or component named {name!r}; {hint}"
+    return UnknownNameError(message, kind="model", name=name, suggestions=[near] if near else [])
+
+
+@app.command()
+def validate(
+    specs: Annotated[list[Path], typer.Argument(help="Spec files, YAML or JSON.", show_default=False)],
+) -> None:
+    """Check spec files: names, parameters, shapes, sizes. Nothing is built.
+
+    Prints every fault as file:line:column: path: message, and exits with 1 if there is one.
+    """
+    from ..specs import load_spec
+
+    faults = 0
+    for path in specs:
+        try:
+            spec = load_spec(path)
+        except SpecError as error:
+            faults += len(error.problems)
+            console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        else:
+            text = f"{path}: ok, an embedding of {spec.geometry.embedding} from {' and '.join(spec.modalities)}"
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def resolve(
+    spec: Annotated[str, typer.Argument(help="Spec file, or name of a model.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Override a field, such as fusion.local=concat."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")] = False,
+) -> None:
+    """Print a spec with everything filled in: defaults, pinned revisions, plugins. Nothing is built.
+
+    Examples: [bold]pvzoo resolve stage2_spatial[/], [bold]pvzoo resolve my.yaml --set head.params.margin=0.3[/]
+    """
+    import yaml
+
+    from .. import catalog
+    from ..specs import load_spec
+
+    is_file = spec.endswith((".yaml", ".yml", ".json"))
+    plain = load_spec(Path(spec) if is_file else catalog.source(spec), _assignments(changes or [])).to_dict()
+    if as_json:
+        print_json(plain)
+    else:
+        sys.stdout.write(yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True))
+
+
+def _assignments(changes: list[str]) -> dict[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = {}
+    for change in changes:
+        path, equals, value = change.partition("=")
+        if not equals:
+            raise PvzooError(f"--set {change}: write PATH=VALUE, such as fusion.local=concat")
+        try:
+            found[path] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise PvzooError(f"--set {change}: the value is not YAML: {' '.join(str(error).split())}") from error
+    return found
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of specs, installed plugins included, for editors.
+
+    Example: [bold]pvzoo schema > pvzoo.schema.json[/], and in a spec file
+    [bold]# yaml-language-server: $schema=pvzoo.schema.json[/]
+    """
+    from ..specs import json_schema
+
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")

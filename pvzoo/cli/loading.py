@@ -1,0 +1,39 @@
+"""From the ``--model`` option to a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .. import catalog, factory
+from ..errors import PvzooError, UnknownNameError
+from ..model import Model
+
+
+def open_model(name: str, device: str, seed: int) -> Model:
+    """A saved folder or file, or a name of the zoo with its pretrained weights where there are any.
+
+    Without weights the model is random, and the same at each run.
+    """
+    try:
+        where = torch.device(device)
+        torch.zeros(1, device=where).item()
+    except (RuntimeError, AssertionError) as error:
+        raise PvzooError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if not name:
+        raise PvzooError("--model is empty; 'pvzoo list' shows all models")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return factory.create(f"local-dir:{path}", device=where)
+    if path.suffix == ".safetensors":
+        return factory.load(path, device=where)
+    torch.manual_seed(seed)
+    is_name = path.suffix not in factory.SPEC_SUFFIXES
+    pretrained = is_name and bool(catalog.list_models(name, pretrained=True))
+    try:
+        return factory.create(name, pretrained=pretrained, device=where)
+    except UnknownNameError as error:
+        if "/" not in name:
+            raise
+        raise PvzooError(f"{error}; and there is no folder {name}") from error

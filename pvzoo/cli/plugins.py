@@ -1,0 +1,157 @@
+"""``pvzoo plugins``: what is installed and what became of it. Works when every plugin is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import UnknownNameError, did_you_mean
+from .output import console, note, print_json, table
+
+if TYPE_CHECKING:
+    from ..plugins import Plugin
+
+app = typer.Typer(invoke_without_command=True, help="List installed plugins, diagnose broken ones.")
+
+BROKEN = ("failed", "conflict", "incompatible")
+HEAVY = ("torch", "torchvision", "timm", "numpy", "scipy", "cv2", "sklearn", "pandas", "matplotlib", "lightning")
+
+# Run in a process of its own, so that a plugin that crashes the interpreter is a finding, not the end.
+_PROBE = """
+import importlib, json, sys, time
+start = time.perf_counter()
+module, _, attribute = sys.argv[1].partition(":")
+value = importlib.import_module(module)
+for part in filter(None, attribute.split(".")):
+    value = getattr(value, part)
+heavy = [name for name in sys.argv[2].split(",") if name in sys.modules]
+print(json.dumps({"seconds": time.perf_counter() - start, "heavy": heavy}), file=sys.__stdout__)
+"""
+
+
+@app.callback()
+def overview(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    no_import: Annotated[bool, typer.Option("--no-import", help="Read metadata only; import nothing.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 if a plugin is broken or its metadata needs mending.")
+    ] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Import each plugin in its own process: time, heavy imports, crashes.")
+    ] = False,
+) -> None:
+    """List installed plugins with their state, what they register, and how long they take to import."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from ..plugins import discover, host
+
+    # Neither way of looking without importing goes through the host.
+    found = discover(os.environ.get("PVZOO_DISABLE_PLUGINS", "")) if no_import or probe else host().load_all()
+    records = [_record(plugin) for plugin in found]
+    if probe:
+        for plugin, record in zip(found, records, strict=True):
+            record["probe"] = _probe(plugin) if plugin.state == "found" else None
+    if as_json:
+        print_json(records)
+    else:
+        table(("vendor", "distribution", "state", "registers", "seconds"), map(_row, records))
+        for plugin, record in zip(found, records, strict=True):
+            if plugin.state in BROKEN:
+                note(plugin.problem())
+            for remark in record["remarks"]:
+                note(f"plugin {plugin.label}: {remark}")
+        if not found:
+            note("no plugins are installed")
+    if check and any(_needs_mending(record) for record in records):
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(vendor: Annotated[str, typer.Argument(help="Vendor or distribution name.")]) -> None:
+    """Everything about one plugin: where it is, what it registers, and the traceback if it failed."""
+    from ..plugins import host, normalise
+
+    found = [
+        plugin
+        for plugin in host().plugins
+        if vendor == plugin.vendor or normalise(vendor) == normalise(plugin.distribution)
+    ]
+    if not found:
+        names = [name for plugin in host().plugins for name in (plugin.vendor, plugin.distribution)]
+        message = f"no plugin named {vendor!r} is installed{did_you_mean(vendor, names)}"
+        raise UnknownNameError(f"{message}; this Python is {sys.executable}", kind="plugin", name=vendor)
+    for plugin in found:
+        host().load(plugin)
+        facts = [
+            ("vendor", plugin.vendor),
+            ("distribution", f"{plugin.distribution} {plugin.version}"),
+            ("installed in", plugin.location),
+            ("module", plugin.module),
+            ("state", plugin.state if plugin.state == "loaded" else plugin.problem()),
+            ("seconds", f"{plugin.seconds:.3f}"),
+            *(("remark", remark) for remark in plugin.remarks),
+        ]
+        table(("", ""), facts)
+        if plugin.entries:
+            builds = [(e.kind, e.name, str(getattr(e, "build", "")), e.summary) for e in plugin.entries]
+            console.print()
+            table(("kind", "name", "built by", "summary"), builds)
+        if plugin.error:
+            note(plugin.traceback())
+
+
+def _record(plugin: Plugin) -> dict[str, Any]:
+    return {
+        "vendor": plugin.vendor,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "module": plugin.module,
+        "location": plugin.location,
+        "state": plugin.state,
+        "stage": plugin.stage,
+        "reason": plugin.reason,
+        "seconds": round(plugin.seconds, 4),
+        "remarks": list(plugin.remarks),
+        "entries": [{"kind": entry.kind, "name": entry.name, "revision": entry.revision} for entry in plugin.entries],
+        "probe": None,
+    }
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    state = f"{record['state']} ({record['stage']})" if record["stage"] else record["state"]
+    counts = Counter(entry["kind"] for entry in record["entries"])
+    registers = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(counts.items()))
+    seconds = f"{record['seconds']:.3f}" if record["seconds"] else ""
+    if record["probe"]:
+        registers, seconds = record["probe"]["outcome"], f"{record['probe']['seconds']:.3f}"
+    return record["vendor"], f"{record['distribution']} {record['version']}", state, registers, seconds
+
+
+def _needs_mending(record: dict[str, Any]) -> bool:
+    probe = record["probe"]
+    return record["state"] in BROKEN or bool(record["remarks"]) or bool(probe and probe["outcome"] != "ok")
+
+
+def _probe(plugin: Plugin) -> dict[str, Any]:
+    """Imports a plugin's hook module in a process of its own."""
+    command = [sys.executable, "-c", _PROBE, plugin.module, ",".join(HEAVY)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return {"outcome": "hangs: not imported after 120 seconds", "seconds": 120.0, "heavy": []}
+    if done.returncode < 0:
+        return {"outcome": f"killed by signal {-done.returncode}", "seconds": 0.0, "heavy": []}
+    try:
+        result = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"outcome": f"exit code {done.returncode}: {reason}", "seconds": 0.0, "heavy": []}
+    outcome = f"imports {', '.join(result['heavy'])}" if result["heavy"] else "ok"
+    return {"outcome": outcome, **result}

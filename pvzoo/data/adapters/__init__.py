@@ -1,0 +1,1 @@
+"""The layouts of published data sets, one family a file."""

@@ -1,0 +1,321 @@
+"""The table: one record an image, in CSV or Parquet, whatever the data set's layout was."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from ..errors import DataError
+
+Pairing = Literal["", "simultaneous", "same_sample", "same_identity", "virtual"]
+
+# From the surest to the least sure; a unimodal record has none.
+PAIRINGS = ("simultaneous", "same_sample", "same_identity", "virtual", "")
+MODALITIES = ("palm", "vein")
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts ``2`` before ``10`` and ends ties, ``02`` and ``2``, by spelling."""
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image.
+
+    Attributes:
+        path: Relative to the table's root with ``/``, or absolute.
+        modality: ``"palm"`` or ``"vein"``.
+        subject: The person, or the palm where the data set does not say whose it is.
+        hand: ``"left"`` or ``"right"``; ``"a"``, ``"b"`` where hands are only told apart; empty where not even that.
+        session: From 1; 0 where the data set does not say.
+        sample: From 1 within identity and session; images of one sample are a pair.
+        spectrum: Wavelength, band or camera, as the data set calls it.
+        pairing: How sure it is that the images of the sample belong together; empty for one modality alone.
+        digest: SHA-256 of the file in hexadecimal; empty until it is computed.
+    """
+
+    path: str
+    modality: str
+    subject: str
+    hand: str = ""
+    session: int = 0
+    sample: int = 0
+    spectrum: str = ""
+    pairing: Pairing = ""
+    digest: str = ""
+
+    @property
+    def identity(self) -> str:
+        """Subject and hand: the class of a biometric model."""
+        return f"{self.subject}/{self.hand}" if self.hand else self.subject
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What the images of one pair share."""
+        return self.subject, self.hand, self.session, self.sample
+
+
+COLUMNS = tuple(field.name for field in fields(Record))
+_NUMBERS = ("session", "sample")
+_NEEDED = ("path", "modality", "subject")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The images of one palm at one time.
+
+    Attributes:
+        images: By modality; a missing one is ``None``.
+    """
+
+    subject: str
+    hand: str
+    session: int
+    sample: int
+    images: Mapping[str, Record | None]
+
+    @property
+    def identity(self) -> str:
+        return f"{self.subject}/{self.hand}" if self.hand else self.subject
+
+    @property
+    def records(self) -> list[Record]:
+        """The images that are there."""
+        return [record for record in self.images.values() if record is not None]
+
+    @property
+    def missing(self) -> list[str]:
+        """Modalities without an image."""
+        return [modality for modality, record in self.images.items() if record is None]
+
+    def __str__(self) -> str:
+        return f"identity {self.identity}, session {self.session}, sample {self.sample}"
+
+
+class Table:
+    """All images of a data set, in an order that does not depend on that of the files.
+
+    Args:
+        records: In any order.
+        root: Folder that relative paths start from.
+        unexpected: Files in the root that the layout does not know.
+        unused: How many files belong to the layout and were not asked for, such as other spectra.
+
+    Attributes:
+        records: Sorted by subject, hand, session, sample, modality and path.
+    """
+
+    def __init__(
+        self, records: Iterable[Record], root: Path, *, unexpected: Sequence[str] = (), unused: int = 0
+    ) -> None:
+        # Labels sort once each, not once a record: a natural key is slow.
+        found = list(records)
+        rank = {text: i for i, text in enumerate(sorted({t for r in found for t in (r.subject, r.hand)}, key=natural))}
+        found.sort(key=lambda r: (rank[r.subject], rank[r.hand], r.session, r.sample, r.modality, r.path))
+        self.records: tuple[Record, ...] = tuple(found)
+        self.root = root
+        self.unexpected = tuple(sorted(unexpected))
+        self.unused = unused
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Table) and (self.records, self.root) == (other.records, other.root)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that occur, palm before vein."""
+        return tuple(sorted({record.modality for record in self.records}))
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(record.identity for record in self.records))
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(record.subject for record in self.records))
+
+    @property
+    def sessions(self) -> tuple[int, ...]:
+        return tuple(sorted({record.session for record in self.records}))
+
+    @property
+    def pairing(self) -> Pairing:
+        """That of the least sure record."""
+        return max((record.pairing for record in self.records), key=PAIRINGS.index, default="")
+
+    def digest(self) -> str:
+        """SHA-256 of the labels and file names: of what is in the table, not of where the files lie."""
+        total = hashlib.sha256()
+        for record in sorted((r.path.rpartition("/")[2], *astuple(r)[1:-1]) for r in self.records):
+            total.update("\0".join(map(str, record)).encode() + b"\n")
+        return total.hexdigest()
+
+    def file(self, record: Record) -> Path:
+        """Where a record's image lies."""
+        return self.root / record.path
+
+    def hashed(self) -> Table:
+        """The same table with the digest of every file.
+
+        Raises:
+            DataError: If a file cannot be read.
+        """
+        records = [replace(record, digest=_file_digest(self.file(record))) for record in self.records]
+        return Table(records, self.root, unexpected=self.unexpected, unused=self.unused)
+
+    def pairs(self) -> list[Pair]:
+        """Groups the images by what they show, never by order.
+
+        Raises:
+            DataError: If two files claim to be one image.
+        """
+        modalities = self.modalities
+        grouped: dict[tuple[str, str, int, int], dict[str, Record | None]] = {}
+        for record in self.records:
+            images = grouped.setdefault(record.key, dict.fromkeys(modalities))
+            other = images[record.modality]
+            if other is not None:
+                what = f"the {record.modality} image of identity {record.identity}, session {record.session}"
+                message = f"{other.path} and {record.path} both claim to be {what}, sample {record.sample}; remove one"
+                raise DataError(f"{self.root}: {message}")
+            images[record.modality] = record
+        return [Pair(*key, images) for key, images in grouped.items()]
+
+    def write(self, path: Path) -> None:
+        """Writes ``.csv`` or ``.parquet``, whole or not at all.
+
+        Paths are relative to the file where the images lie below its folder, so that both can be moved together;
+        else they are absolute.
+
+        Raises:
+            DataError: If the extension is neither, the folder is missing, or Parquet needs pyarrow.
+        """
+        writer = {".csv": _write_csv, ".parquet": _write_parquet}.get(path.suffix.lower())
+        if writer is None:
+            raise DataError(f"{path}: a table is a .csv or .parquet file")
+        home = path.absolute().parent
+        if not home.is_dir():
+            raise DataError(f"{path}: there is no folder {home}")
+        partial = path.with_name(path.name + ".partial")
+        try:
+            writer(partial, (_relocated(record, self.root, home) for record in self.records))
+            partial.replace(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Table:
+        """Reads a table that :meth:`write` or another program wrote; columns may be in any order.
+
+        Raises:
+            DataError: If the file cannot be read, lacks a column, or has a value that does not fit; names the row.
+        """
+        reader = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower())
+        if reader is None:
+            raise DataError(f"{path}: a table is a .csv or .parquet file; 'pvzoo data scan' makes one from a folder")
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; 'pvzoo data scan DIR --layout NAME -o {path.name}' makes one")
+        return cls(reader(path), path.absolute().parent)
+
+
+def _relocated(record: Record, root: Path, home: Path) -> Record:
+    file = Path(os.path.normpath(root.absolute() / record.path))
+    return replace(record, path=(file.relative_to(home) if file.is_relative_to(home) else file).as_posix())
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _write_csv(path: Path, records: Iterable[Record]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(astuple(record) for record in records)
+
+
+def _read_csv(path: Path) -> list[Record]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            _need_columns(path, list(reader.fieldnames or []))
+            return [_record(path, row, f"line {reader.line_num}") for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a CSV file: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError("Parquet needs pyarrow: pip install 'pvzoo[data]', or write a .csv file") from error
+    return pyarrow
+
+
+def _write_parquet(path: Path, records: Iterable[Record]) -> None:
+    arrow = _pyarrow()
+    schema = arrow.schema([(c, arrow.int32() if c in _NUMBERS else arrow.string()) for c in COLUMNS])
+    columns = zip(*(astuple(record) for record in records), strict=True)
+    filled = list(columns) or [()] * len(COLUMNS)
+    arrow.parquet.write_table(arrow.table([list(column) for column in filled], schema=schema), path)
+
+
+def _read_parquet(path: Path) -> list[Record]:
+    arrow = _pyarrow()
+    try:
+        rows = arrow.parquet.read_table(path)
+    except (OSError, arrow.ArrowException) as error:
+        raise DataError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
+    _need_columns(path, rows.column_names)
+    return [_record(path, row, f"row {number}") for number, row in enumerate(rows.to_pylist(), 1)]
+
+
+def _need_columns(path: Path, columns: Sequence[str]) -> None:
+    absent = [column for column in _NEEDED if column not in columns]
+    if absent:
+        has = ", ".join(columns) or "none"
+        raise DataError(f"{path}: a table needs column {absent[0]!r}; this file has {has}")
+
+
+def _record(path: Path, row: Mapping[str, Any], where: str) -> Record:
+    values: dict[str, Any] = {column: row.get(column) or "" for column in COLUMNS}
+    for column in _NUMBERS:
+        try:
+            values[column] = int(values[column] or 0)
+        except ValueError as error:
+            message = f"{column} must be a whole number, not {values[column]!r}"
+            raise DataError(f"{path}: {where}: {message}") from error
+    for column in _NEEDED:
+        if not values[column]:
+            raise DataError(f"{path}: {where}: {column} is empty")
+    for column, known in (("modality", MODALITIES), ("pairing", PAIRINGS)):
+        if values[column] not in known:
+            words = ", ".join(word for word in known if word)
+            raise DataError(f"{path}: {where}: {column} must be one of {words}, not {values[column]!r}")
+    for column in ("modality", "subject", "hand", "spectrum", "pairing"):
+        values[column] = sys.intern(str(values[column]))
+    return Record(**cast(dict[str, Any], values))

@@ -1,0 +1,1 @@
+"""How well a matcher tells palms apart."""

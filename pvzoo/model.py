@@ -1,0 +1,353 @@
+"""The composed network: branches a modality, aligned, fused, joined to one embedding, classified."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from itertools import chain
+from keyword import iskeyword
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import weights
+from .errors import InputError, MissingModalityError, did_you_mean
+from .fusion.base import Fused
+from .images import Images, preprocess
+from .specs import ModelSpec
+from .specs.fields import Ref
+
+BranchFeatures = Mapping[str, Mapping[str, Tensor | None]]
+PARTS = ("branches", "alignments", "fusions", "head")
+
+
+class Output(NamedTuple):
+    """What a model gives for a batch of N samples.
+
+    Attributes:
+        logits: (N, num_classes), with the head's margin if labels were given; ``None`` without a head.
+        embedding: (N, D), of unit length unless the spec says otherwise. Palms are compared by its cosine.
+        details: By branch, the fusion weights ``w_<modality>``: (N, C) for vectors, (N, 1, H, W) or (N, C, H, W)
+            for maps; they sum to 1 over the modalities.
+    """
+
+    logits: Tensor | None
+    embedding: Tensor
+    details: dict[str, dict[str, Tensor]]
+
+
+class Parts(nn.ModuleDict):
+    """Modules by names that may be Python keywords, such as ``"global"``.
+
+    torch.export writes the names of modules into Python code, so in the names of tensors such a word has an
+    underscore: ``branches.palm.global_``.
+    """
+
+    def __getitem__(self, key: str) -> nn.Module:
+        return super().__getitem__(_attribute(key))
+
+    def __setitem__(self, key: str, module: nn.Module) -> None:
+        super().__setitem__(_attribute(key), module)
+
+    def __contains__(self, key: str) -> bool:
+        return super().__contains__(_attribute(key))
+
+
+def _attribute(name: str) -> str:
+    return f"{name}_" if iskeyword(name) else name
+
+
+class Model(nn.Module):
+    """A model of the zoo, built from a checked spec.
+
+    Tensors are named ``branches.<modality>.<branch>...``, ``alignments.<modality>.<branch>...``,
+    ``fusions.<branch>...``, ``neck...`` and ``head...`` in every model, so that branches trained alone go into a
+    fused model by name. Shared branches are kept under the first modality.
+
+    Args:
+        spec: What to build.
+        init: The parts to initialise; the others' parameters are left as they come from memory, to be loaded.
+            ``None`` initialises all.
+
+    Attributes:
+        spec: The spec that the model was built from.
+        check_inputs: Whether shapes, labels and finite values of inputs are checked; on an accelerator that waits
+            for the device, so a training loop that checks its data elsewhere may turn it off.
+        load_report: What was loaded from where; ``None`` for a model that was not loaded.
+    """
+
+    def __init__(self, spec: ModelSpec, *, init: Collection[str] | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.check_inputs = True
+        self.load_report: weights.LoadReport | None = None
+        self._owner = {m: spec.modalities[0] if spec.share_branches else m for m in spec.modalities}
+        guards = {part: nullcontext() if init is None or part in init else weights.skip_init() for part in PARTS}
+        with guards["branches"]:
+            self.branches = Parts({m: self._build_branches(m) for m in dict.fromkeys(self._owner.values())})
+        with guards["alignments"]:
+            self.alignments = Parts({m: self._build_alignments(m) for m in spec.modalities})
+        with guards["fusions"]:
+            self.fusions = Parts({branch: self._build_fusion(branch) for branch in spec.fusion})
+        width = spec.geometry.embedding
+        self.neck: nn.Module = nn.Identity()
+        if spec.embedding.bnneck:
+            # Luo et al., "Bag of Tricks and a Strong Baseline for Deep Person Re-identification", 2019: BatchNorm
+            # between embedding and classifier, its bias held at zero.
+            self.neck = nn.BatchNorm1d(width)
+            self.neck.bias.requires_grad_(False)
+        with guards["head"]:
+            self.head = _build(spec, spec.head, dim=width, num_classes=spec.num_classes)
+        self._first_values = weights.first_values(self) if init is None else None
+
+    def _build_branches(self, modality: str) -> Parts:
+        image = self.spec.preprocessing
+        return Parts(
+            {
+                name: _build(self.spec, branch.backbone[modality], in_chans=image.channels, image_size=image.size)
+                for name, branch in self.spec.branches.items()
+            }
+        )
+
+    def _build_alignments(self, modality: str) -> Parts:
+        built = {}
+        for name, branch in self.spec.branches.items():
+            shape = self.spec.geometry.backbones[name][modality].features(branch.features)
+            built[name] = _build(self.spec, branch.alignment[modality], shape=shape)
+        return Parts(built)
+
+    def _build_fusion(self, name: str) -> nn.Module:
+        shape = next(iter(self.spec.geometry.aligned[name].values()))
+        return _build(self.spec, self.spec.fusion[name], modalities=self.spec.modalities, shape=shape)
+
+    @property
+    def device(self) -> torch.device:
+        return self._example().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._example().dtype
+
+    def _example(self) -> Tensor:
+        """A tensor of the model's type and on its device, even if it has no parameters."""
+        tensors = chain(self.parameters(), self.buffers())
+        return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the parameters are still those of a random initialisation."""
+        return self._first_values is not None and weights.unchanged(self, self._first_values)
+
+    def set_load_report(self, report: weights.LoadReport) -> None:
+        """Notes what was loaded, and whether it counts as trained."""
+        self.load_report = report
+        self._first_values = weights.first_values(self) if report.untrained else None
+
+    def forward(self, *images: Tensor | None, labels: Tensor | None = None, **by_name: Tensor | None) -> Output:
+        """Runs the whole model: ``model(palm, vein)``, ``model(palm, vein, labels)``, ``model(palm=..., vein=...)``.
+
+        Args:
+            *images: One batch (N, C, H, W) a modality, in the order of ``spec.modalities``; ``None`` for a missing
+                one. Labels may follow.
+            labels: (N,) integers in [0, num_classes), which turn the head's margin on.
+            **by_name: Images by modality.
+
+        Raises:
+            InputError: If an image or label does not fit.
+            MissingModalityError: If a modality is missing that the fusion cannot do without.
+        """
+        if len(images) == len(self.spec.modalities) + 1 and labels is None:
+            *images, labels = images  # type: ignore[assignment]
+        inputs = self._inputs(images, by_name)
+        if labels is not None and self._checking():
+            # Before anything runs: a training step that fails should not have moved BatchNorm's statistics.
+            self._check_labels(labels, next(len(image) for image in inputs.values() if image is not None))
+        return self._classify(self._run_branches(inputs), labels)
+
+    def embed(self, *images: Tensor | None, **by_name: Tensor | None) -> Tensor:
+        """Images to the embedding (N, D), of unit length unless the spec says otherwise; no head is run."""
+        joined, _ = self._join(self.features(*images, **by_name))
+        return self._embedding(self.neck(joined))
+
+    def features(self, *images: Tensor | None, **by_name: Tensor | None) -> dict[str, dict[str, Tensor | None]]:
+        """Runs the backbones alone: by branch and modality, vectors (N, D) or maps (N, D, h, w), before alignment.
+
+        Frozen branches give the same features every time, so these may be kept and given to :meth:`fuse` again.
+        """
+        return self._run_branches(self._inputs(images, by_name))
+
+    def _run_branches(self, inputs: Mapping[str, Tensor | None]) -> dict[str, dict[str, Tensor | None]]:
+        features: dict[str, dict[str, Tensor | None]] = {}
+        for name, branch in self.spec.branches.items():
+            pool = branch.features == "vector"
+            features[name] = {
+                modality: None if image is None else self.branches[self._owner[modality]][name](image, pool=pool)  # type: ignore[index]
+                for modality, image in inputs.items()
+            }
+        return features
+
+    def fuse(self, features: BranchFeatures, labels: Tensor | None = None) -> Output:
+        """Runs everything behind the backbones on what :meth:`features` gave.
+
+        Raises:
+            InputError: If a branch is missing, or a label does not fit.
+            MissingModalityError: If a modality is missing that the fusion cannot do without.
+        """
+        for name in self.spec.branches:
+            if name not in features:
+                raise InputError(f"the features lack branch {name!r}; give all that model.features gave")
+        if labels is not None and self._checking():
+            found = (x for branch in features.values() for x in branch.values() if x is not None)
+            self._check_labels(labels, next(map(len, found), 0))
+        return self._classify(features, labels)
+
+    def _classify(self, features: BranchFeatures, labels: Tensor | None) -> Output:
+        joined, details = self._join(features)
+        necked = self.neck(joined)
+        return Output(self.head(necked, labels), self._embedding(necked), details)
+
+    def _join(self, features: BranchFeatures) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+        """Aligns and fuses each branch, pools maps, and joins the branches: (N, D)."""
+        vectors: list[Tensor] = []
+        details: dict[str, dict[str, Tensor]] = {}
+        for name in self.spec.branches:
+            aligned = {
+                modality: None if x is None else self.alignments[modality][name](x)  # type: ignore[index]
+                for modality, x in features[name].items()
+            }
+            fused = self._fuse_branch(name, aligned)
+            vectors.append(fused.features.mean((2, 3)) if fused.features.ndim == 4 else fused.features)
+            details[name] = {f"w_{modality}": weight for modality, weight in fused.weights.items()}
+        return torch.cat(vectors, dim=1), details
+
+    def _fuse_branch(self, name: str, aligned: Mapping[str, Tensor | None]) -> Fused:
+        if all(x is None for x in aligned.values()):
+            raise self._nothing()
+        if name in self.fusions:
+            fused: Fused = self.fusions[name](aligned)
+            return fused
+        (only,) = (x for x in aligned.values() if x is not None)
+        return Fused(only)
+
+    def _embedding(self, necked: Tensor) -> Tensor:
+        if not self.spec.embedding.normalize:
+            return necked
+        # In float16 the small number that guards normalize against a division by zero is itself zero.
+        return F.normalize(necked.to(torch.promote_types(necked.dtype, torch.float32))).to(necked.dtype)
+
+    def preprocess(self, images: Images) -> Tensor:
+        """Images to the tensor (N, C, H, W) that the model takes, on its device.
+
+        Args:
+            images: One image or a list: paths, PIL images, arrays (H, W) or (H, W, C), tensors (C, H, W); integers
+                of 8 or 16 bits, or floats in [0, 1]. :func:`pvzoo.images.preprocess` says what becomes of alpha,
+                EXIF orientation and 16-bit colours.
+
+        Raises:
+            ImageError: Naming the image that cannot be used, and why.
+        """
+        return preprocess(images, self.spec.preprocessing).to(self.device, self.dtype)
+
+    def save(self, directory: str | PathLike[str], *, dtype: torch.dtype | None = None) -> Path:
+        """Writes ``config.json``, ``model.safetensors`` and ``README.md``; see :func:`pvzoo.weights.save`."""
+        return weights.save(self, Path(directory).expanduser(), dtype=dtype)
+
+    def load_weights(self, path: str | PathLike[str]) -> weights.LoadReport:
+        """Loads a weights file or saved folder into this model; strict, and all or nothing."""
+        report = weights.load_into(self, Path(path).expanduser())
+        self.set_load_report(report)
+        return report
+
+    def load_branches(self, *sources: str | PathLike[str]) -> weights.LoadReport:
+        """Starts a fused model from branches that were trained alone; see :func:`pvzoo.weights.load_branches`."""
+        report = weights.load_branches(self, [Path(source).expanduser() for source in sources])
+        self.set_load_report(report)
+        return report
+
+    def extra_repr(self) -> str:
+        geometry = self.spec.geometry
+        return f"{self.spec.name or 'unnamed'}: {' + '.join(self.spec.modalities)} -> embedding of {geometry.embedding}"
+
+    def _inputs(
+        self, images: tuple[Tensor | None, ...], by_name: Mapping[str, Tensor | None]
+    ) -> dict[str, Tensor | None]:
+        """Images by modality, checked."""
+        modalities = self.spec.modalities
+        if len(images) > len(modalities):
+            takes = ", ".join(modalities)
+            raise InputError(f"{len(images)} images given; the model takes {len(modalities)} ({takes}), and labels")
+        inputs = dict.fromkeys(modalities) | dict(zip(modalities, images, strict=False))
+        for name, image in by_name.items():
+            if name not in inputs:
+                raise InputError(f"the model has no modality {name!r}{did_you_mean(name, modalities)}")
+            if modalities.index(name) < len(images):
+                raise InputError(f"{name} is given twice, by position and by name")
+            inputs[name] = image
+        if all(image is None for image in inputs.values()):
+            raise self._nothing()
+        if self._checking():
+            self._check_images(inputs)
+        return inputs
+
+    def _nothing(self) -> MissingModalityError:
+        names = ", ".join(self.spec.modalities)
+        return MissingModalityError(f"every modality is missing; give at least one of {names}")
+
+    def _checking(self) -> bool:
+        return self.check_inputs and not torch.compiler.is_compiling() and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+
+    def _check_images(self, inputs: Mapping[str, Tensor | None]) -> None:
+        wanted = (self.spec.preprocessing.channels, *self.spec.preprocessing.size)
+        batch: int | None = None
+        for name, image in inputs.items():
+            if image is None:
+                continue
+            if not isinstance(image, Tensor):
+                raise InputError(f"{name} is of type {type(image).__name__}; model.preprocess makes tensors of images")
+            if image.ndim != 4:
+                raise InputError(f"{name} has shape {tuple(image.shape)}; a batch (N, C, H, W) is needed")
+            if tuple(image.shape[1:]) != wanted:
+                message = f"{name} has images of {'x'.join(map(str, image.shape[1:]))}, and the model takes "
+                message += "x".join(map(str, wanted))
+                raise InputError(f"{message}; use model.preprocess, or create the model with in_chans or image_size")
+            if not image.is_floating_point():
+                raise InputError(f"{name} is of {image.dtype}; model.preprocess makes float tensors of images")
+            if image.dtype != self.dtype and not _autocast(image.device.type):
+                message = f"{name} is of {image.dtype}, and the model of {self.dtype}"
+                raise InputError(f"{message}; use model.preprocess, or convert one of them")
+            if not len(image):
+                raise InputError(f"{name} has no samples")
+            if batch is not None and len(image) != batch:
+                raise InputError(f"{name} has {len(image)} samples, and the modality before it {batch}")
+            batch = len(image)
+            if image.device.type != "meta" and not bool(torch.isfinite(image).all()):
+                raise InputError(f"{name} holds NaN or infinite values")
+
+    def _check_labels(self, labels: Tensor, batch: int) -> None:
+        if not isinstance(labels, Tensor):
+            raise InputError(f"labels are of type {type(labels).__name__}; a tensor of integers ({batch},) is needed")
+        if labels.ndim != 1 or len(labels) != batch:
+            raise InputError(f"labels have shape {tuple(labels.shape)}; ({batch},) is needed")
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype is torch.bool:
+            raise InputError(f"labels are of {labels.dtype}; integers are needed")
+        classes = self.spec.num_classes
+        if classes is None or labels.is_meta or not batch:
+            return
+        low, high = (int(bound) for bound in labels.long().aminmax())
+        if not 0 <= low <= high < classes:
+            message = f"labels run from {low} to {high}; the head has {classes} classes, 0 to {classes - 1}"
+            raise InputError(message)
+
+
+def _autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _build(spec: ModelSpec, ref: Ref, **context: Any) -> nn.Module:
+    """Builds one component of a spec that was checked."""
+    module: nn.Module = spec.entry(ref).create(ref.params, **context)
+    return module

@@ -1,0 +1,17 @@
+"""What a model is, as checked data (no torch): the spec, its source file, its shapes and its JSON Schema."""
+
+from .geometry import Geometry
+from .model import Branch, Embedding, ModelSpec, Preprocessing, load_spec
+from .schema import json_schema
+from .source import Source
+
+__all__ = [
+    "Branch",
+    "Embedding",
+    "Geometry",
+    "ModelSpec",
+    "Preprocessing",
+    "Source",
+    "json_schema",
+    "load_spec",
+]

@@ -1,0 +1,156 @@
+"""Reading and writing safetensors files: headers first, tensors into memory of their own, files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import WeightsError
+
+# One key: safetensors does not keep the order of several, and equal models should give equal files.
+METADATA_KEY = "pvzoo"
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+class About(BaseModel):
+    """What pvzoo writes about a model into the metadata of its weights file.
+
+    Attributes:
+        spec: The resolved spec; ``None`` in a file that pvzoo did not write.
+        dtype: The model's floating-point type, whatever the file stores; ``None`` if it has several.
+        derived: Digests of the buffers that are not stored, by name.
+        untrained: Whether the weights are those of a random initialisation.
+        pvzoo: The version that wrote the file.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    spec: dict[str, Any] | None = None
+    dtype: Literal["float16", "bfloat16", "float32", "float64"] | None = None
+    derived: dict[str, str] = Field(default_factory=dict)
+    untrained: bool = False
+    pvzoo: str = ""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a weights file says of itself before any data is read."""
+
+    path: Path
+    tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+    offsets: Mapping[str, int]
+    state: tuple[int, int, int]
+    about: About
+
+
+def read_header(path: Path) -> Header:
+    """Reads and checks the header of a safetensors file; its data stays on disk.
+
+    Raises:
+        WeightsError: If the file is missing, empty, truncated, or not safetensors.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise WeightsError(f"{path}: the file is empty")
+        with safe_open(path, framework="pt"):
+            pass  # the library checks the header: sizes, gaps, overlaps
+        with path.open("rb") as file:
+            table = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            start, state = file.tell(), _state(file.fileno())
+        about = About.model_validate_json(table.pop("__metadata__", {}).get(METADATA_KEY, "{}"))
+        tensors = {name: (_dtype(path, entry["dtype"]), tuple(entry["shape"])) for name, entry in table.items()}
+        offsets = {name: start + entry["data_offsets"][0] for name, entry in table.items()}
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file") from error
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch or save it again") from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "all of it"
+        raise WeightsError(f"{path}: its metadata under {METADATA_KEY!r} is wrong: {where}: {fault['msg']}") from error
+    return Header(path, tensors, offsets, state, about)
+
+
+def _state(descriptor: int) -> tuple[int, int, int]:
+    """Changes when a file is replaced or written to."""
+    status = os.fstat(descriptor)
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _dtype(path: Path, name: str) -> torch.dtype:
+    if name not in _DTYPES:
+        raise WeightsError(f"{path}: tensors of type {name} are not supported")
+    return _DTYPES[name]
+
+
+def read_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
+    """Reads tensors into memory of their own.
+
+    Mapping the file instead would be faster, but then a file that is overwritten later, by ``cp`` or a sync program,
+    changes the weights of a running model, or kills the process.
+    """
+    tensors: dict[str, Tensor] = {}
+    try:
+        with header.path.open("rb", buffering=0) as file:
+            if _state(file.fileno()) != header.state:
+                raise WeightsError(f"{header.path}: the file was changed while it was being read; load it again")
+            for name in sorted(names, key=header.offsets.__getitem__):
+                dtype, shape = header.tensors[name]
+                tensors[name] = torch.empty(shape, dtype=dtype)
+                rest = memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+                file.seek(header.offsets[name])
+                while rest:
+                    count = file.readinto(rest)
+                    if not count:
+                        raise WeightsError(f"{header.path}: the file ends inside {name}")
+                    rest = rest[count:]
+    except OSError as error:
+        raise WeightsError(f"{header.path}: cannot be read: {error.strerror or error}") from error
+    return tensors
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a file beside ``path`` to write, which takes its name at the end: the old content or the whole new one."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(descriptor)
+    new = Path(name)
+    try:
+        yield new
+        new.chmod(0o666 & ~_umask())
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

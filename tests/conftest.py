@@ -1,0 +1,115 @@
+"""Shared fixtures: folders of real installed plugins, and the ``pvzoo`` program as a process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from pvzoo.plugins import Host, Plugin, discover
+
+HEADER = "import pvzoo\nfrom pvzoo import hookimpl\n\n"
+
+
+class Site:
+    """A folder of installed distributions, as ``site-packages`` is one: modules, and metadata beside them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    def install(
+        self,
+        source: str = "",
+        *,
+        vendor: str = "palmlab",
+        distribution: str = "",
+        version: str = "1.0",
+        requires: Sequence[str] = ("pvzoo>=0.1,<1",),
+        entry_points: str = "",
+        **files: str,
+    ) -> str:
+        """Writes a plugin and its metadata; returns the name of its hook module.
+
+        ``source`` follows ``import pvzoo`` and ``from pvzoo import hookimpl``; ``files`` are more modules by name;
+        ``entry_points`` are the lines of group ``pvzoo``, one that fits if left out.
+        """
+        distribution = distribution or f"pvzoo-{vendor}"
+        module = distribution.lower().replace("-", "_").replace(".", "_")
+        for name, text in {module: HEADER + dedent(source), **files}.items():
+            (self.path / f"{name}.py").write_text(dedent(text))
+        self.metadata(distribution, version, requires, entry_points or f"{vendor} = {module}")
+        importlib.invalidate_caches()
+        return module
+
+    def metadata(self, distribution: str, version: str, requires: Sequence[str], entry_points: str) -> None:
+        """Writes the ``*.dist-info`` folder that an installer writes."""
+        info = self.path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{needs}")
+        if entry_points:
+            (info / "entry_points.txt").write_text(f"[pvzoo]\n{entry_points}\n")
+        (info / "INSTALLER").write_text("pip\n")
+        (info / "RECORD").write_text("".join(f"{info.name}/{file.name},,\n" for file in sorted(info.iterdir())))
+
+    def discover(self, disable: str = "") -> list[Plugin]:
+        """The plugins of this folder, without those that the Python running the tests has anyway."""
+        return [plugin for plugin in discover(disable) if Path(plugin.location).is_relative_to(self.path.parent)]
+
+    def host(self, disable: str = "", *, strict: bool = False) -> Host:
+        return Host(self.discover(disable), strict=strict)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """An empty folder of plugins, first on ``sys.path``; what a test imports from it is forgotten afterwards."""
+    before = set(sys.modules)
+    made = Site(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(made.path))
+    yield made
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def run_pvzoo(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``python -m pvzoo ARGUMENTS`` in an empty folder; ``path`` is a :class:`Site` that it sees."""
+
+    def run(*arguments: str, path: Site | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        return run_python("-m", "pvzoo", *arguments, path=path, cwd=tmp_path, **env)
+
+    return run
+
+
+def run_python(
+    *arguments: str, path: Site | None = None, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PVZOO_", "PYTHON", "COLUMNS"))}
+    inherited |= {"PYTHONPATH": str(path.path)} if path else {}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=120,
+        env={**inherited, "COLUMNS": "100", **env},
+    )
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``python ARGUMENTS`` in an empty folder, as ``run_pvzoo`` does."""
+
+    def run(*arguments: str, path: Site | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        return run_python(*arguments, path=path, cwd=tmp_path, **env)
+
+    return run
