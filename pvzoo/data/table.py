@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from ..errors import DataError
 
@@ -318,4 +318,4 @@ def _record(path: Path, row: Mapping[str, Any], where: str) -> Record:
             raise DataError(f"{path}: {where}: {column} must be one of {words}, not {values[column]!r}")
     for column in ("modality", "subject", "hand", "spectrum", "pairing"):
         values[column] = sys.intern(str(values[column]))
-    return Record(**cast(dict[str, Any], values))
+    return Record(**values)

@@ -24,7 +24,8 @@ class CasiaMs(PatternAdapter[CasiaParams]):
         spectrum, number = match[3].upper(), int(match[4])
         if not 1 <= number <= 2 * _PER_SESSION:
             return None
-        modality = {self.params.palm: "palm", self.params.vein: "vein"}.get(spectrum)  # type: ignore[call-overload]
+        wanted: dict[str | None, str] = {self.params.palm: "palm", self.params.vein: "vein"}
+        modality = wanted.get(spectrum)
         if modality is None:
             return UNUSED
         session, sample = divmod(number - 1, _PER_SESSION)

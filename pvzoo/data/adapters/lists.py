@@ -70,7 +70,7 @@ class PairCsv(Adapter[PairCsvParams]):
         cells = {column: (value or "").strip() for column, value in row.items() if isinstance(column, str)}
         if not cells["subject"]:
             raise DataError(f"{path}:{line}: subject is empty")
-        numbers = {}
+        numbers: dict[str, int] = {}
         # Without a number, each row is a sample of its own.
         for column, default in (("session", 0), ("sample", line - 1)):
             text = cells.get(column) or str(default)
@@ -79,7 +79,9 @@ class PairCsv(Adapter[PairCsvParams]):
             numbers[column] = int(text)
         pairing = self.params.pairing if len(modalities) > 1 else ""
         return [
-            Record(cells[m], m, cells["subject"], cells.get("hand", ""), **numbers, pairing=pairing)
+            Record(
+                cells[m], m, cells["subject"], cells.get("hand", ""), numbers["session"], numbers["sample"], "", pairing
+            )
             for m in modalities
             if cells[m]
         ]

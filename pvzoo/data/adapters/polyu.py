@@ -33,7 +33,8 @@ class PolyuMs(PatternAdapter[PolyuMsParams]):
             session, sample = ((number - 1) // _PER_SESSION + 1, (number - 1) % _PER_SESSION + 1)
         if session not in (1, 2) or not 1 <= sample <= _PER_SESSION:
             return None
-        modality = {self.params.palm: "palm", self.params.vein: "vein"}.get(band)  # type: ignore[call-overload]
+        wanted: dict[str | None, str] = {self.params.palm: "palm", self.params.vein: "vein"}
+        modality = wanted.get(band)
         if modality is None:
             return UNUSED
         pairing = self.pairing if self.params.palm and self.params.vein else ""
