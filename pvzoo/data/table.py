@@ -7,8 +7,8 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,11 +80,16 @@ class Pair:
     hand: str
     session: int
     sample: int
-    images: Mapping[str, Record | None]
+    images: Mapping[str, Record | None] = field(hash=False)
 
     @property
     def identity(self) -> str:
         return f"{self.subject}/{self.hand}" if self.hand else self.subject
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What tells it from the other pairs of its table."""
+        return self.subject, self.hand, self.session, self.sample
 
     @property
     def records(self) -> list[Record]:
@@ -196,11 +201,15 @@ class Table:
             images[record.modality] = record
         return [Pair(*key, images) for key, images in grouped.items()]
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, more: Mapping[str, Callable[[Record], str]] | None = None) -> None:
         """Writes ``.csv`` or ``.parquet``, whole or not at all.
 
         Paths are relative to the file where the images lie below its folder, so that both can be moved together;
         else they are absolute.
+
+        Args:
+            path: The file.
+            more: Further columns, by name.
 
         Raises:
             DataError: If the extension is neither, the folder is missing, or Parquet needs pyarrow.
@@ -213,7 +222,12 @@ class Table:
             raise DataError(f"{path}: there is no folder {home}")
         partial = path.with_name(path.name + ".partial")
         try:
-            writer(partial, (_relocated(record, self.root, home) for record in self.records))
+            more = more or {}
+            rows = (
+                (*astuple(_relocated(record, self.root, home)), *(value(record) for value in more.values()))
+                for record in self.records
+            )
+            writer(partial, (*COLUMNS, *more), rows)
             partial.replace(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -248,11 +262,11 @@ def _file_digest(path: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _write_csv(path: Path, records: Iterable[Record]) -> None:
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(astuple(record) for record in records)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _read_csv(path: Path) -> list[Record]:
@@ -276,11 +290,10 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def _write_parquet(path: Path, records: Iterable[Record]) -> None:
+def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     arrow = _pyarrow()
-    schema = arrow.schema([(c, arrow.int32() if c in _NUMBERS else arrow.string()) for c in COLUMNS])
-    columns = zip(*(astuple(record) for record in records), strict=True)
-    filled = list(columns) or [()] * len(COLUMNS)
+    schema = arrow.schema([(c, arrow.int32() if c in _NUMBERS else arrow.string()) for c in columns])
+    filled = list(zip(*rows, strict=True)) or [()] * len(columns)
     arrow.parquet.write_table(arrow.table([list(column) for column in filled], schema=schema), path)
 
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import ValidationError
-
-from ...errors import DataError, did_you_mean
+from ...errors import DataError
 from ...plugins import host
 from ...registry import Dataset, Params
+from ..params import checked
 from ..table import Pairing, Record, Table, natural
 
 P = TypeVar("P", bound=Params)
@@ -184,13 +183,6 @@ def open_layout(name: str, params: Mapping[str, Any] | None = None) -> Adapter[A
     """
     entry = host().find("dataset", name)
     assert isinstance(entry, Dataset)
-    try:
-        checked = entry.params.model_validate(dict(params or {}))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        hint = did_you_mean(where, entry.params.model_fields) if fault["type"] == "extra_forbidden" else ""
-        message = "no such parameter" if fault["type"] == "extra_forbidden" else fault["msg"]
-        raise DataError(f"layout {name!r}: {where}: {message}{hint}; 'pvzoo show {name}' lists them") from error
-    adapter: Adapter[Any] = entry.create(checked)
+    checked_params = checked(f"layout {name!r}", entry.params, params, f"pvzoo show {name}")
+    adapter: Adapter[Any] = entry.create(checked_params)
     return adapter
