@@ -48,16 +48,16 @@ class Parts(nn.ModuleDict):
     """
 
     def __getitem__(self, key: str) -> nn.Module:
-        return super().__getitem__(_attribute(key))
+        return super().__getitem__(attribute(key))
 
     def __setitem__(self, key: str, module: nn.Module) -> None:
-        super().__setitem__(_attribute(key), module)
+        super().__setitem__(attribute(key), module)
 
     def __contains__(self, key: str) -> bool:
-        return super().__contains__(_attribute(key))
+        return super().__contains__(attribute(key))
 
 
-def _attribute(name: str) -> str:
+def attribute(name: str) -> str:
     return f"{name}_" if iskeyword(name) else name
 
 

@@ -1,0 +1,175 @@
+"""One training as a LightningModule: losses, parameter groups, and verification of the dev identities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import cos, pi
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor
+
+from ..data.loading import Batch
+from ..data.split import Comparisons
+from ..errors import PvzooError
+from ..evaluation import metrics
+from ..evaluation.protocols import compared
+from ..evaluation.scores import count_scores
+from ..model import Model, Output
+from .features import FeatureBatch
+from .losses import auxiliary
+from .plan import Plan, make_plan
+from .recipe import Recipe
+
+TARGET_FMR = 1e-3
+
+
+class TrainingError(PvzooError, RuntimeError):
+    """A training cannot go on, such as one whose loss is not a number."""
+
+
+class TrainingModule(LightningModule):
+    """Trains a model as a recipe says, and chooses by verification of the dev identities.
+
+    Args:
+        model: What is trained, in place.
+        recipe: How.
+        dev: What is compared to validate; its samples come from the validation loader in this order.
+        steps: Optimiser steps of the whole training.
+    """
+
+    def __init__(self, model: Model, recipe: Recipe, dev: Comparisons, steps: int) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.plan: Plan = make_plan(model, recipe.plan)
+        self._dev = dev
+        self._steps = steps
+        self._found: dict[int, Tensor] = {}
+
+    def on_train_epoch_start(self) -> None:
+        # All that is random in an epoch follows from the seed and its number, so a resumed run repeats it bit by bit.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
+        self.plan.apply(self.model, self.current_epoch)
+        grow = getattr(self.model.head, "set_margin_factor", None)
+        if grow is not None:
+            over = self.recipe.schedule.margin_warmup * self.recipe.epochs
+            grow(min(1.0, self.current_epoch / over) if over else 1.0)
+
+    def training_step(self, batch: Batch | FeatureBatch, index: int) -> Tensor:
+        logits, embedding = self._run(batch, self._present(batch), batch.labels)
+        assert logits is not None
+        weights = self.recipe.losses
+        losses = {"classification": F.cross_entropy(logits, batch.labels, label_smoothing=weights.label_smoothing)}
+        losses |= auxiliary(weights, embedding, batch.labels, lambda: self._alone(batch))
+        loss = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(loss):
+            parts = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
+            message = f"epoch {self.current_epoch + 1}, step {self.global_step + 1}: the loss is not finite ({parts})"
+            raise TrainingError(f"{message}; lower optimiser.lr or set precision=fp32. The last checkpoint is untouched")
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch | FeatureBatch, index: int) -> None:
+        present = torch.stack([batch.present[m] for m in self.model.spec.modalities], 1)
+        _, embedding = self._run(batch, present, None)
+        self._found.update(zip(batch.positions.tolist(), embedding.float().cpu(), strict=True))
+
+    def on_validation_epoch_end(self) -> None:
+        found, self._found = self._of_all_ranks(self._found), {}
+        if self.trainer.sanity_checking:
+            return
+        embeddings = torch.stack([found[position] for position in range(len(self._dev.samples))])
+        tally = count_scores(compared(embeddings, self._dev), targets=(TARGET_FMR,)).tally
+        self.log("dev_eer", metrics.eer(tally).value, prog_bar=True)
+        self.log("dev_tar", metrics.tar_at_fmr(tally, TARGET_FMR))
+
+    def configure_optimizers(self) -> Any:
+        how = self.recipe.optimiser
+        groups = []
+        for group, members in zip(self.plan.groups, self.plan.members, strict=True):
+            for decayed in (True, False):
+                # A decay of biases, norms and scales would only make them small.
+                chosen = [p for p in members.values() if (p.ndim > 1) == decayed]
+                if chosen:
+                    decay = how.weight_decay if decayed else 0.0
+                    groups.append({"params": chosen, "lr": group.lr or how.lr, "weight_decay": decay})
+        optimiser: torch.optim.Optimizer
+        if how.name == "sgd":
+            optimiser = torch.optim.SGD(groups, momentum=how.momentum, nesterov=how.momentum > 0, fused=True)
+        else:
+            kind = torch.optim.AdamW if how.name == "adamw" else torch.optim.Adam
+            optimiser = kind(groups, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        """Learning rate as a share of its peak: linear warm-up, then half a cosine."""
+        how = self.recipe.schedule
+        warmup = how.warmup * self._steps
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = min(1.0, (step - warmup) / max(1.0, self._steps - warmup))
+        return how.final + (1 - how.final) * (1 + cos(pi * done)) / 2
+
+    def _present(self, batch: Batch | FeatureBatch) -> Tensor:
+        """Which modalities each sample has, (N, M), after modality dropout."""
+        present = torch.stack([batch.present[m] for m in self.model.spec.modalities], 1)
+        if self.recipe.modality_dropout:
+            count = len(self.model.spec.modalities)
+            whole = present.cpu().all(1)
+            loses = (torch.rand(len(present)) < self.recipe.modality_dropout) & whole
+            lost = F.one_hot(torch.randint(count, (len(present),)), count).bool() & loses[:, None]
+            present = present & ~lost.to(present.device)
+        return present
+
+    def _run(
+        self, batch: Batch | FeatureBatch, present: Tensor, labels: Tensor | None
+    ) -> tuple[Tensor | None, Tensor]:
+        """Logits and embeddings; samples that have the same modalities go through the model together."""
+        patterns, which = present.cpu().unique(dim=0, return_inverse=True)
+        if len(patterns) == 1:
+            output = self._forward(batch, slice(None), patterns[0], labels)
+            return output.logits, output.embedding
+        rows = [torch.nonzero(which == number)[:, 0].to(present.device) for number in range(len(patterns))]
+        outputs = [
+            self._forward(batch, chosen, pattern, None if labels is None else labels[chosen])
+            for chosen, pattern in zip(rows, patterns, strict=True)
+        ]
+        back = torch.cat(rows).argsort()
+        logits = [output.logits for output in outputs if output.logits is not None]
+        embedding = torch.cat([output.embedding for output in outputs])[back]
+        return torch.cat(logits)[back] if logits else None, embedding
+
+    def _forward(
+        self, batch: Batch | FeatureBatch, rows: Any, pattern: Tensor, labels: Tensor | None
+    ) -> Output:
+        has = dict(zip(self.model.spec.modalities, pattern.tolist(), strict=True))
+
+        def part(values: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+            return {m: values[m][rows] if there else None for m, there in has.items()}  # type: ignore[index]
+
+        output: Output
+        if isinstance(batch, FeatureBatch):
+            output = self.model.fuse({branch: part(values) for branch, values in batch.features.items()}, labels)
+        else:
+            output = self.model(**part(batch.images), labels=labels)
+        return output
+
+    def _alone(self, batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor] | None:
+        """The embeddings of each of the first two modalities alone, of the samples that have both."""
+        present = torch.stack([batch.present[m] for m in self.model.spec.modalities], 1)
+        rows = torch.nonzero(present[:, :2].all(1))[:, 0]
+        if not len(rows):
+            return None
+        first, second = torch.eye(present.shape[1], dtype=torch.bool)[:2]
+        return self._forward(batch, rows, first, None).embedding, self._forward(batch, rows, second, None).embedding
+
+    def _of_all_ranks(self, found: dict[int, Tensor]) -> dict[int, Tensor]:
+        if self.trainer.world_size == 1:
+            return found
+        parts: list[dict[int, Tensor]] = [{} for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(parts, found)
+        return {position: embedding for part in parts for position, embedding in part.items()}

@@ -1,0 +1,92 @@
+"""Which parameters a recipe trains, in which groups, from which epoch on; the rest is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..errors import PvzooError, did_you_mean
+from ..model import Model, attribute
+from .recipe import Group
+
+
+class PlanError(PvzooError, ValueError):
+    """A recipe's plan does not fit the model."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The groups of a recipe, applied to one model.
+
+    Attributes:
+        groups: As the recipe has them.
+        members: The parameters of each group, by name.
+        frozen: Names of the parameters of no group.
+    """
+
+    groups: tuple[Group, ...]
+    members: tuple[dict[str, nn.Parameter], ...]
+    frozen: tuple[str, ...]
+
+    def apply(self, model: Model, epoch: int) -> None:
+        """Freezes and unfreezes for an epoch: gradients, and the modes of BatchNorm and dropout.
+
+        A frozen BatchNorm does not move its statistics either; frozen branches give the same features every time.
+        """
+        active = [group.from_epoch <= epoch for group in self.groups]
+        for members, on in zip(self.members, active, strict=True):
+            for parameter in members.values():
+                parameter.requires_grad_(on)
+        for name in self.frozen:
+            model.get_parameter(name).requires_grad_(False)
+        for name, module in model.named_modules():
+            owner = _owner(name, self.groups)
+            module.training = owner is not None and active[owner]
+
+
+def make_plan(model: Model, groups: Sequence[Group]) -> Plan:
+    """Assigns every parameter to the group with the longest part that its name begins with.
+
+    Raises:
+        PlanError: If a part names nothing in the model, or nothing is trained.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    places = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
+    for group in groups:
+        for part in map(_path, group.parts):
+            if part not in places:
+                tops = ", ".join(sorted(place for place in places if "." not in place))
+                hint = did_you_mean(part, places) or f"; it has {tops}"
+                raise PlanError(f"plan: nothing of model {model.spec.name or 'of this spec'} is named {part!r}{hint}")
+    members: list[dict[str, nn.Parameter]] = [{} for _ in groups]
+    frozen = []
+    for name, parameter in model.named_parameters():
+        owner = _owner(name, groups)
+        if owner is None or name == _BNNECK_BIAS:
+            frozen.append(name)
+        else:
+            members[owner][name] = parameter
+    if not any(members):
+        raise PlanError("plan: no parameter of the model is trained")
+    return Plan(tuple(groups), tuple(members), tuple(frozen))
+
+
+_BNNECK_BIAS = "neck.bias"  # held at zero
+
+
+def _owner(name: str, groups: Sequence[Group]) -> int | None:
+    """The group with the longest part that a name begins with."""
+    lengths = {
+        len(part): number
+        for number, group in enumerate(groups)
+        for part in map(_path, group.parts)
+        if f"{name}.".startswith(f"{part}.")
+    }
+    return lengths[max(lengths)] if lengths else None
+
+
+def _path(part: str) -> str:
+    """``branches.palm.global`` as it is in names of tensors."""
+    return ".".join(map(attribute, part.split(".")))

@@ -1,0 +1,378 @@
+"""Runs recipes: a folder a run, in which nothing is lost and from which an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from .. import __version__, catalog, weights
+from ..data.augment import Augmentation
+from ..data.module import PairDataModule
+from ..data.protocols import open_protocol
+from ..data.sampling import InOrder, Shuffled
+from ..data.split import Split
+from ..errors import PvzooError
+from ..factory import SPEC_SUFFIXES
+from ..model import Model
+from ..specs import ModelSpec, Source, load_spec
+from ..tensorfile import read_header, replacing
+from .checkpoint import SafeCheckpointIO
+from .features import FeatureBatch, FeatureDataset, cache_features, collate_features
+from .journal import Journal
+from .module import TrainingError, TrainingModule
+from .recipe import Recipe, load_recipe
+from .sources import Images, open_images
+
+RECIPE, MODEL, CHECKPOINTS = "recipe.yaml", "model", "checkpoints"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a training runs: Lightning's words.
+
+    Attributes:
+        accelerator: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        devices: How many of a machine.
+        num_nodes: Machines.
+        strategy: ``auto``, ``ddp``, ...
+        progress: Whether to show progress bars.
+    """
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    progress: bool = True
+
+
+class RunError(PvzooError):
+    """A run folder cannot be used as asked."""
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    out: str | os.PathLike[str],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    machine: Machine | None = None,
+) -> Path:
+    """Trains as a recipe says.
+
+    Args:
+        recipe: A name of :func:`~pvzoo.training.recipe.list_recipes`, a file, a mapping, or a recipe.
+        out: Folder of the run. It gets the resolved recipe, checkpoints, metrics, curves, and ``model``.
+        overrides: Fields of the recipe by dotted path.
+        resume: Go on with the run that is in the folder.
+        machine: Where to run; this process by default.
+
+    Returns:
+        The folder of the model that was chosen by the dev identities, as ``model.save`` writes it.
+
+    Raises:
+        SpecError: The recipe or the model's spec is wrong.
+        DataError: The data cannot be used as the recipe says.
+        RunError: The folder holds another run, or one that is being written.
+        TrainingError: The training cannot go on.
+    """
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    folder = Path(out).expanduser()
+    machine = machine or Machine()
+    with _claimed(folder, resolved, resume):
+        return _run(resolved, folder, (), machine)
+
+
+def _run(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) -> Path:
+    """A recipe with all its steps; each starts from what the one before it trained."""
+    if recipe.steps:
+        made: Sequence[Path] = init
+        for name, step in recipe.steps.items():
+            made = _trained(step, out / name, made, machine)
+        return _published(made[0], out / MODEL)
+    made = _trained(recipe, out, init, machine)
+    return made[0] if len(made) == 1 else out
+
+
+def _trained(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) -> list[Path]:
+    """One step: the model, or in stage 1 a model for each branch."""
+    images = open_images(recipe.data)
+    split = open_protocol(recipe.data.protocol, recipe.data.protocol_params).split(images.table)
+    spec = _spec(recipe, len(split.classes))
+    init = [Path(path).expanduser() for path in recipe.init] or list(init)
+    if recipe.stage == 2:
+        return [_fitted(recipe, spec, split, images, out, init, machine)]
+    return [
+        _fitted(recipe, alone, split, images, out / name, init, machine) for name, alone in branch_specs(spec).items()
+    ]
+
+
+def _spec(recipe: Recipe, classes: int) -> ModelSpec:
+    overrides = {**recipe.overrides, "num_classes": classes}
+    if recipe.model.endswith(SPEC_SUFFIXES):
+        return load_spec(Path(recipe.model), overrides)
+    return load_spec(catalog.source(recipe.model), overrides)
+
+
+def branch_specs(spec: ModelSpec) -> dict[str, ModelSpec]:
+    """What stage 1 trains: each branch of each modality alone, by ``modality_branch``.
+
+    The tensors of such a model have the names that they have in the whole one. A branch that the modalities share is
+    trained on all of them at once, as a sum.
+    """
+    plain = spec.model_dump(mode="json", include={"preprocessing", "head", "num_classes"})
+    found = {}
+    owners = [spec.modalities] if spec.share_branches else [(modality,) for modality in spec.modalities]
+    for modalities in owners:
+        for name, branch in spec.branches.items():
+            backbone = {modality: branch.backbone[modality].model_dump(mode="json") for modality in modalities}
+            data: dict[str, Any] = {
+                **plain,
+                "modalities": list(modalities),
+                "branches": {name: {"backbone": backbone, "features": "vector"}},
+            }
+            if len(modalities) > 1:
+                data |= {"share_branches": True, "fusion": {name: "sum"}}
+            found[f"{'_'.join(modalities)}_{name}"] = load_spec(Source("stage 1", data))
+    return found
+
+
+def _fitted(
+    recipe: Recipe, spec: ModelSpec, split: Split, images: Images, out: Path, init: Sequence[Path], machine: Machine
+) -> Path:
+    """Trains one model; a run that has ended gives its result."""
+    if (out / MODEL / weights.WEIGHTS).is_file():
+        return out / MODEL
+    torch.manual_seed(recipe.seed)
+    model = _started(spec, init)
+    model.check_inputs = False  # the loader made them
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = _data(recipe, model, split, images, out)
+    steps = recipe.epochs * len(data.train_dataloader()) // recipe.batch.accumulate
+    module = TrainingModule(model, recipe, split.dev, max(1, steps))
+    best = ModelCheckpoint(out / CHECKPOINTS, "best", "dev_eer", save_last=True, enable_version_counter=False)
+    best.FILE_EXTENSION = ".safetensors"
+    callbacks: list[Callback] = [best, Journal(out)]
+    if recipe.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+    if recipe.patience is not None:
+        callbacks.append(EarlyStopping("dev_eer", patience=recipe.patience))
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / "run.json", json.dumps(_facts(recipe, split, images, module), indent=2))
+    trainer = Trainer(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        num_nodes=machine.num_nodes,
+        strategy=machine.strategy,
+        precision=_precision(recipe, machine),  # type: ignore[arg-type]
+        max_epochs=recipe.epochs,
+        gradient_clip_val=recipe.optimiser.clip_norm,
+        accumulate_grad_batches=recipe.batch.accumulate,
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
+        logger=False,
+        default_root_dir=out,
+        num_sanity_val_steps=0,
+        enable_progress_bar=machine.progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    last = out / CHECKPOINTS / "last.safetensors"
+    if recipe.compile:
+        module.compile()
+    with _explained():
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
+    chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): value for name, value in chosen.items()})
+    if trainer.is_global_zero:
+        model.eval().save(out / MODEL)
+    trainer.strategy.barrier()
+    return out / MODEL
+
+
+def _started(spec: ModelSpec, init: Sequence[Path]) -> Model:
+    """A new model, or one that starts from a whole saved model or from branches."""
+    if len(init) == 1:
+        header = read_header(init[0] / weights.WEIGHTS if init[0].is_dir() else init[0])
+        saved = header.about.spec or {}
+        if saved.get("modalities") == list(spec.modalities) and set(saved.get("branches", {})) == set(spec.branches):
+            return weights.load_model(spec, header, Model)
+    model = Model(spec)
+    if init:
+        model.load_branches(*init)
+    return model
+
+
+def _data(recipe: Recipe, model: Model, split: Split, images: Images, out: Path) -> LightningDataModule:
+    augment = Augmentation.of(recipe.augmentation)
+    data = PairDataModule(
+        split,
+        model.spec,
+        reader=images.reader,
+        batch_size=recipe.batch.size,
+        per_identity=recipe.batch.samples,
+        augment=augment,
+        seed=recipe.seed,
+        workers=recipe.batch.workers,
+    )
+    if not recipe.cache_features:
+        return data
+    pixels = {"files": images.digest, "augmentation": recipe.augmentation.model_dump(mode="json")}
+    folder = out / "features"
+    train = cache_features(model, data.dataset(split.train, augment), folder, views=recipe.cache_features, pixels=pixels)
+    dev = cache_features(model, data.dataset(split.dev.samples), folder, views=1, pixels=pixels)
+    return FeatureDataModule(train, dev, recipe)
+
+
+class FeatureDataModule(LightningDataModule):
+    """Batches of cached features.
+
+    Args:
+        train: Of the training samples.
+        dev: Of the dev samples.
+        recipe: Says how batches are made.
+    """
+
+    def __init__(self, train: FeatureDataset, dev: FeatureDataset, recipe: Recipe) -> None:
+        super().__init__()
+        self._train, self._dev, self._recipe = train, dev, recipe
+
+    def train_dataloader(self) -> DataLoader[FeatureBatch]:
+        size = self._recipe.batch.size
+        return self._loader(self._train, Shuffled(len(self._train), size, seed=self._recipe.seed, **self._ranks()))
+
+    def val_dataloader(self) -> DataLoader[FeatureBatch]:
+        return self._loader(self._dev, InOrder(len(self._dev), self._recipe.batch.size, **self._ranks()))
+
+    def _ranks(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
+
+    @staticmethod
+    def _loader(dataset: FeatureDataset, sampler: Any) -> DataLoader[FeatureBatch]:
+        return DataLoader(dataset, sampler.batch_size, sampler=sampler, collate_fn=collate_features)  # type: ignore[arg-type]
+
+
+def _precision(recipe: Recipe, machine: Machine) -> str:
+    """Lightning's word; ``auto`` is bfloat16 where the hardware multiplies it fast, and else float32."""
+    named = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+    if recipe.precision != "auto":
+        return named[recipe.precision]
+    if machine.accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
+        return named["bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"]
+    on_cpu = machine.accelerator in ("auto", "cpu") and not torch.backends.mps.is_available()
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return named["bf16" if on_cpu and fast else "fp32"]
+
+
+@contextmanager
+def _claimed(out: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
+    """The run folder, for this process alone, with this recipe and no other."""
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+    if os.environ.get("RANK", "0") != "0":  # rank 0 of torchrun claims it for all
+        yield
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock")
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise RunError(f"{out}: another process is writing this run; wait for it, or choose another folder") from error
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
+    try:
+        if (out / RECIPE).is_file():
+            if not resume:
+                raise RunError(f"{out}: holds a run; --resume goes on with it, or choose another folder")
+            before = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8"))
+            changed = sorted(_changes(before, recipe.to_dict()))
+            if changed:
+                shown = ", ".join(changed)
+                raise RunError(f"{out}: was begun with another recipe; {shown} differ. Resume with the same, or start anew")
+        elif resume:
+            raise RunError(f"{out}: there is no run to resume; leave out --resume to begin one")
+        else:
+            _write(out / RECIPE, text)
+        yield
+    finally:
+        lock.release()
+
+
+def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Dotted paths of the fields that differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {*before, *now}:
+            yield from _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield path
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+def _facts(recipe: Recipe, split: Split, images: Images, module: TrainingModule) -> dict[str, Any]:
+    """What a reader needs to know of a run, beside the recipe."""
+    trained = [
+        {"parts": list(group.parts), "lr": group.lr or recipe.optimiser.lr, "parameters": sum(p.numel() for p in m.values())}
+        for group, m in zip(module.plan.groups, module.plan.members, strict=True)
+    ]
+    return {
+        "model": module.model.spec.to_dict(),
+        "protocol": split.protocol,
+        "notes": list(split.notes),
+        "samples": dict(zip(("part", "identities", "subjects", "samples", "genuine", "impostor"), zip(*split.rows(), strict=True), strict=True)),
+        "excluded": len(split.excluded),
+        "data": {"source": recipe.data.source, "digest": images.digest},
+        "trained": trained,
+        "frozen_parameters": sum(module.model.get_parameter(name).numel() for name in module.plan.frozen),
+        "seed": recipe.seed,
+        "versions": {"pvzoo": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "git": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """Of the working folder, where there is one."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors of Lightning and torch, in words that say what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        message = f"a process that loads images ended: {str(error).splitlines()[0]}; it may lack memory"
+        raise TrainingError(f"{message}: lower batch.workers, and resume from the last checkpoint") from error
+
+
+def _published(model: Path, place: Path) -> Path:
+    """Copies the last step's model to where it is looked for."""
+    if not (place / weights.WEIGHTS).is_file() and os.environ.get("RANK", "0") == "0":
+        partial = place.with_name(f".{place.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(model, partial)
+        partial.replace(place)
+    return place

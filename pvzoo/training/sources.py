@@ -1,0 +1,57 @@
+"""From a recipe's ``data`` to a table, a reader of its pixels, and a digest of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.adapters import open_layout
+from ..data.reading import FileReader, Reader, SynthReader, synth_table
+from ..data.table import Table
+from ..errors import DataError, did_you_mean
+from ..synth import RELEASES
+from .recipe import Data
+
+TABLE = "table.csv"
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set to train on.
+
+    Attributes:
+        table: With the digest of every file, where there are files.
+        reader: Where its pixels come from.
+        digest: SHA-256 over all pixels: of the files, or of what SynthPalm draws them from.
+    """
+
+    table: Table
+    reader: Reader
+    digest: str
+
+
+def open_images(data: Data) -> Images:
+    """Opens a data set.
+
+    Raises:
+        DataError: If there is no such release, table or folder, or a file cannot be read.
+    """
+    if data.source in RELEASES:
+        config = RELEASES[data.source]
+        return Images(synth_table(config), SynthReader(config), hashlib.sha256(repr(config).encode()).hexdigest())
+    path = Path(data.source).expanduser()
+    if not path.exists():
+        hint = did_you_mean(data.source, RELEASES) or f"; releases are {', '.join(RELEASES)}"
+        raise DataError(f"{data.source}: neither a SynthPalm release nor a table or folder{hint}")
+    if data.layout is not None:
+        table = open_layout(data.layout, data.layout_params).scan(path)
+    elif path.is_file():
+        table = Table.read(path)
+    elif (path / TABLE).is_file():
+        table = Table.read(path / TABLE)
+    else:
+        raise DataError(f"{path}: has no {TABLE}; say which layout it has ('pvzoo data layouts' lists them)")
+    table = table.hashed()
+    digest = hashlib.sha256("\n".join(f"{r.path} {r.digest}" for r in table).encode()).hexdigest()
+    return Images(table, FileReader(table.root), digest)
