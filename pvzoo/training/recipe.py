@@ -124,7 +124,7 @@ class Recipe(Section):
             message = f"{self.batch.samples} samples of each identity do not divide a batch of {self.batch.size}"
             faults.append((("batch", "samples"), message))
         if self.stage == 1 and self.modality_dropout:
-            faults.append((("modality_dropout",), "a branch alone has one modality to lose"))
+            faults.append((("modality_dropout",), "a branch alone has no other modality to go on with"))
         if faults:
             raise failure("Recipe", faults)
         return self
