@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .catalog import spec as spec
     from .errors import BuildError as BuildError
     from .errors import DataError as DataError
+    from .errors import EvaluationError as EvaluationError
     from .errors import ImageError as ImageError
     from .errors import InputError as InputError
     from .errors import MissingModalityError as MissingModalityError
@@ -49,6 +50,7 @@ _HOME = {
     "BackboneShape": "shapes",
     "BuildError": "errors",
     "DataError": "errors",
+    "EvaluationError": "errors",
     "Fused": "fusion.base",
     "ImageError": "errors",
     "InputError": "errors",
