@@ -44,12 +44,15 @@ if TYPE_CHECKING:
     from .shapes import Level as Level
     from .shapes import Shape as Shape
     from .specs import ModelSpec as ModelSpec
+    from .threshold import Decision as Decision
+    from .threshold import Threshold as Threshold
     from .weights import LoadReport as LoadReport
 
 _HOME = {
     "BackboneShape": "shapes",
     "BuildError": "errors",
     "DataError": "errors",
+    "Decision": "threshold",
     "EvaluationError": "errors",
     "Fused": "fusion.base",
     "ImageError": "errors",
@@ -68,6 +71,7 @@ _HOME = {
     "RegistrationError": "errors",
     "Shape": "shapes",
     "SpecError": "errors",
+    "Threshold": "threshold",
     "UnknownNameError": "errors",
     "WeightsError": "errors",
     "create": "factory",

@@ -101,7 +101,7 @@ class DataError(PvzooError, ValueError):
 
 
 class EvaluationError(PvzooError, ValueError):
-    """Scores, labels or embeddings cannot be evaluated as they are."""
+    """Scores, labels, embeddings or thresholds cannot be used as they are."""
 
 
 def a(noun: str) -> str:

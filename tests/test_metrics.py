@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from statistics import NormalDist
 from typing import Any
@@ -68,7 +69,7 @@ def test_eer_is_the_mean_where_fmr_and_fnmr_are_closest(sets: tuple[list[float],
 def interpolated(genuine: list[float], impostor: list[float]) -> float:
     """CompNet's and CCNet's rule: where the ROC, joined by straight lines, meets FMR = FNMR."""
     points = all_rates(genuine, impostor)
-    for (fmr, fnmr), (next_fmr, next_fnmr) in zip(points, points[1:], strict=False):
+    for (fmr, fnmr), (next_fmr, next_fnmr) in itertools.pairwise(points):
         before, after = fmr - fnmr, next_fmr - next_fnmr
         if before >= 0 >= after:
             return float(fmr + (next_fmr - fmr) * (before / (before - after)))
@@ -88,9 +89,11 @@ def fvc2000(genuine: list[float], impostor: list[float]) -> tuple[float, float]:
 def bob_measure(genuine: list[float], impostor: list[float]) -> float:
     """The threshold that minimises abs(FAR - FRR), half-way between scores; then (FAR + FRR) / 2 there."""
     scores = sorted({*genuine, *impostor})
-    between = [(a + b) / 2 for a, b in zip(scores, scores[1:], strict=False)]
+    between = [(a + b) / 2 for a, b in itertools.pairwise(scores)]
     thresholds = [scores[0], *between, np.nextafter(scores[-1], np.inf)]
-    far, frr = min((rates(genuine, impostor, t) for t in thresholds), key=lambda pair: (abs(pair[0] - pair[1]), sum(pair)))
+    far, frr = min(
+        (rates(genuine, impostor, t) for t in thresholds), key=lambda pair: (abs(pair[0] - pair[1]), sum(pair))
+    )
     return float(far + frr) / 2
 
 
@@ -102,7 +105,7 @@ def test_the_rules_of_others_lie_in_the_interval(sets: tuple[list[float], list[f
     assert 0 <= found.low <= found.high <= 1
     scores = sorted({*sets[0], *sets[1]})
     # Neighbouring floats leave bob no room for a threshold between them.
-    assume(all(a < (a + b) / 2 < b for a, b in zip(scores, scores[1:], strict=False)))
+    assume(all(a < (a + b) / 2 < b for a, b in itertools.pairwise(scores)))
     assert found.value == pytest.approx(bob_measure(*sets), abs=1e-12)
 
 
@@ -110,7 +113,7 @@ def test_the_rules_of_others_lie_in_the_interval(sets: tuple[list[float], list[f
 def test_tar_at_fmr_is_conservative(sets: tuple[list[float], list[float]], target: float) -> None:
     point = metrics.at_fmr(tally(*sets), target)
     if 0 < target < 1 / len(sets[1]):
-        assert np.isnan(point.tar) and f"cannot show an FMR of {target:g}" in point.reason
+        assert np.isnan(point.tar) and f"cannot show an FMR of {metrics.power(target)}" in point.reason
         return
     allowed = [fnmr for fmr, fnmr in all_rates(*sets) if float(fmr) <= target]
     assert point.fmr <= target
@@ -133,7 +136,7 @@ def test_fmr100_fmr1000_and_zero_fmr() -> None:
     assert metrics.tar_at_fmr(counts, 1e-2) == 0.75
     assert metrics.at_fmr(counts, 1e-2).threshold == 0.99
     assert metrics.at_fmr(counts, 1e-4).reason == (
-        "1,000 impostor comparisons cannot show an FMR of 0.0001; 10,000 or more are needed"
+        "1,000 impostor comparisons cannot show an FMR of 1e-4; 10,000 or more are needed"
     )
 
 
@@ -216,6 +219,10 @@ def test_auc_of_bins_says_how_far_it_may_be_off() -> None:
     assert metrics.auc_error(exact) == 0
     assert metrics.auc_error(binned) == (1 * 2 + 1 * 2) / (2 * 16)
     assert abs(metrics.auc(binned) - metrics.auc(exact)) <= metrics.auc_error(binned)
+
+
+def test_power() -> None:
+    assert [metrics.power(rate) for rate in (1e-2, 1e-6, 0.015, 0.5, 1)] == ["1e-2", "1e-6", "1.5e-2", "5e-1", "1e0"]
 
 
 def test_cmc_and_rank() -> None:

@@ -46,7 +46,7 @@ def pairs_of(trials: Trials) -> list[tuple[int, int]]:
 def plans(count: int) -> dict[str, Trials]:
     order = np.random.default_rng(3).permutation(count)
     some = [(int(a), int(b)) for a, b in zip(order[: count // 2], order[count // 2 :], strict=False)]
-    some += [(int(a), int(b)) for a, b in zip(order, order[1:], strict=False)]
+    some += [(int(a), int(b)) for a, b in itertools.pairwise(order)]
     return {
         "all pairs": all_pairs(count),
         "gallery and probes": gallery_probe(order[: count // 3].tolist(), order[count // 3 :].tolist()),
@@ -346,7 +346,9 @@ def test_folds_of_embeddings(small_tiles: None, plan: str) -> None:
 def test_folds_of_a_score_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pvzoo.evaluation.scorefile.CHUNK", 100)
     population, identity = people(8)
-    source = score_set(Comparisons(embeddings(identity), population, all_pairs(len(identity))), list(map(str, identity)))
+    source = score_set(
+        Comparisons(embeddings(identity), population, all_pairs(len(identity))), list(map(str, identity))
+    )
     assert source.who is not None
     sides = [source.who.people(side)[side.sample] for side in (source.who.probe, source.who.reference)]
     assert_folds_are_what_repeated_subjects_give(source, source, *sides)

@@ -58,19 +58,16 @@ def evaluate(
         )
     files = report.write_report(result, out, command=join(["pvzoo", *sys.argv[1:]]))
     rows = [
-        (each.title, report.number(each.value), report.span(each.interval), each.reason or each.interval.reason)
+        (each.title, report.number(each.value), report.span(each.interval), report.remarks(each))
         for each in result.figures
     ]
-    table(("figure", "value", "95% interval", "remark"), rows)
+    table(("figure", "value", "95% interval", "remarks"), rows)
     counts = result.counts
     rests = f"{report.amount(counts.subjects)} subjects, {report.amount(counts.identities)} identities, "
     rests += f"{counts.genuine:,} genuine and {counts.impostor:,} impostor comparisons"
     console.print(f"{files[0]}: {rests}", highlight=False, markup=False, soft_wrap=True)
     for warning in result.warnings:
         note(f"warning: {warning}")
-    for each in result.figures:
-        for remark in each.remarks:
-            note(f"{each.title}: {remark}")
 
 
 def _check_out(out: Path) -> None:
@@ -83,7 +80,7 @@ def _check_out(out: Path) -> None:
 def _read(path: Path, distances: bool) -> ScoreSet:
     from ..evaluation.scorefile import read_scores
 
-    with track(f"reading {path.name}", 0) as advance:
+    with track(f"reading {path.name}", path.stat().st_size if path.is_file() else 0) as advance:
         return read_scores(path, distances=distances, advance=advance)
 
 

@@ -21,6 +21,12 @@ Array = NDArray[Any]
 FMR_TARGETS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
+def power(target: float) -> str:
+    """A rate as reports write it: ``1e-3``."""
+    digits, exponent = f"{target:e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
 @dataclass(frozen=True, eq=False)
 class Tally:
     """How many genuine and impostor scores there are at each threshold: all that error rates need.
@@ -169,7 +175,7 @@ def at_fmr(counts: Tally, target: float) -> Point:
     target the rates are ``nan``.
     """
     if 0 < target < 1 / counts.n_impostor:
-        reason = f"{counts.n_impostor:,.0f} impostor comparisons cannot show an FMR of {target:g}"
+        reason = f"{counts.n_impostor:,.0f} impostor comparisons cannot show an FMR of {power(target)}"
         return Point(np.nan, np.nan, np.nan, f"{reason}; {np.ceil(1 / target):,.0f} or more are needed")
     return _point(counts, int(np.argmax(counts.fmr <= target)))
 
@@ -324,7 +330,7 @@ def fnir_at_fpir(mates: ArrayLike, strangers: ArrayLike, target: float) -> Point
         which = "with" if not len(own) else "without"
         return Point(np.nan, np.nan, np.nan, f"no probe {which} a mate in the gallery")
     if 0 < target < 1 / len(others):
-        reason = f"{len(others):,} probes without a mate cannot show an FPIR of {target:g}"
+        reason = f"{len(others):,} probes without a mate cannot show an FPIR of {power(target)}"
         return Point(np.nan, np.nan, np.nan, f"{reason}; {np.ceil(1 / target):,.0f} or more are needed")
     points = np.append(np.unique(np.concatenate([own[np.isfinite(own)], others])), np.inf)
     fpir = (len(others) - np.searchsorted(others, points)) / len(others)

@@ -18,8 +18,8 @@ from ..errors import EvaluationError
 from ..tensorfile import replacing
 from . import metrics
 from .bootstrap import CONFIDENCE, Interval
-from .metrics import Point, Tally
-from .results import Evaluation, power
+from .metrics import Tally, power
+from .results import Evaluation, Figure
 
 CURVE_POINTS = 2000
 
@@ -33,16 +33,12 @@ def _pair(interval: Interval) -> list[float | None]:
     return [_plain(interval.low), _plain(interval.high)]
 
 
-def _rates(point: Point) -> dict[str, float | None]:
-    return {"threshold": _plain(point.threshold), "fmr": _plain(point.fmr), "fnmr": _plain(point.fnmr)}
-
-
 def to_json(result: Evaluation, *, command: str = "") -> dict[str, Any]:
     """The content of ``metrics.json``: a value for each figure, ``null`` with a reason where there is none."""
     values: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    remarks: dict[str, list[str]] = {}
+    care: dict[str, list[str]] = {}
     for figure in result.figures:
         name = figure.name
         if figure.at is None:
@@ -54,7 +50,7 @@ def to_json(result: Evaluation, *, command: str = "") -> dict[str, Any]:
         if figure.reason or figure.interval.reason:
             reasons[name] = figure.reason or figure.interval.reason
         if figure.remarks:
-            remarks[name] = list(figure.remarks)
+            care[name] = list(figure.remarks)
     rate = result.eer
     return {
         **values,
@@ -66,17 +62,11 @@ def to_json(result: Evaluation, *, command: str = "") -> dict[str, Any]:
         "intervals": intervals,
         "bootstrap": dict(result.bootstrap),
         "thresholds": [
-            {
-                "rule": each.threshold.rule,
-                "target": each.threshold.target,
-                "dev": {**_rates(each.threshold.point), **asdict(each.threshold.counts)},
-                "fmr": _plain(each.point.fmr),
-                "fnmr": _plain(each.point.fnmr),
-            }
+            {"dev": each.threshold.model_dump(), "fmr": each.point.fmr, "fnmr": each.point.fnmr}
             for each in result.applied
         ],
         "reasons": reasons,
-        "remarks": remarks,
+        "remarks": care,
         "warnings": list(result.warnings),
         "protocol": dict(result.protocol),
         "pvzoo": __version__,
@@ -99,14 +89,18 @@ def amount(of: int | None) -> str:
     return "unknown" if of is None else f"{of:,}"
 
 
+def remarks(figure: Figure) -> str:
+    """Why there is no value, and what to know of it."""
+    return "; ".join(filter(None, (figure.reason, *figure.remarks)))
+
+
 def to_markdown(result: Evaluation, *, command: str = "") -> str:
     """The report for people."""
     rows: list[Sequence[str]] = []
     for each in result.figures:
         rests = each.counts
         sizes = map(amount, (rests.subjects, rests.identities, rests.genuine, rests.impostor))
-        remarks = "; ".join(filter(None, (each.reason, *each.remarks)))
-        rows.append((each.title, number(each.value), span(each.interval), *sizes, remarks))
+        rows.append((each.title, number(each.value), span(each.interval), *sizes, remarks(each)))
     head = ("figure", "value", f"{CONFIDENCE:.0%} interval", "subjects", "identities", "genuine", "impostor", "remarks")
     rate = result.eer
     lines = ["# Evaluation", "", *(f"* {name}: {value}" for name, value in result.protocol.items())]
@@ -117,7 +111,7 @@ def to_markdown(result: Evaluation, *, command: str = "") -> str:
         rows = [
             (
                 "EER" if each.threshold.target is None else f"FMR <= {power(each.threshold.target)}",
-                *map(number, (each.threshold.point.threshold, each.threshold.point.fmr, each.threshold.point.fnmr)),
+                *map(number, (each.threshold.value, each.threshold.fmr, each.threshold.fnmr)),
                 *map(number, (each.point.fmr, each.point.fnmr)),
             )
             for each in result.applied

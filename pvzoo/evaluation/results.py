@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import EvaluationError
+from ..threshold import Threshold
 from . import metrics
 from .bootstrap import CONFIDENCE, FOLDS, Interval, Replicates, percentile, subject_bootstrap
 from .identification import Searches, search
@@ -49,12 +50,7 @@ class Figure:
     def title(self) -> str:
         """The name as people write it."""
         title = _TITLES.get(self.name, self.name)
-        return title if self.at is None else f"{title} {power(self.at)}"
-
-
-def power(target: float) -> str:
-    """A target as reports write it: ``1e-3``."""
-    return f"{target:.0e}".replace("e-0", "e-")
+        return title if self.at is None else f"{title} {metrics.power(self.at)}"
 
 
 _TITLES = {
@@ -70,25 +66,6 @@ _TITLES = {
     "rank_5": "rank-5",
     "fnir_at_fpir": "FNIR at FPIR",
 }
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A threshold that was chosen on one set of scores, to be applied to others.
-
-    Attributes:
-        rule: ``"eer"``, or ``"fmr"`` for the lowest threshold whose FMR is at most ``target``.
-        target: The FMR of the rule; ``None`` for ``"eer"``.
-        point: The threshold, and the FMR and FNMR that were measured with it.
-        counts: What they rest on.
-        source: What they were measured on.
-    """
-
-    rule: str
-    target: float | None
-    point: Point
-    counts: Counts
-    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,7 +115,7 @@ class Evaluation:
 
 
 def choose_thresholds(source: Source, targets: Sequence[float] = FMR_TARGETS, *, name: str = "") -> list[Threshold]:
-    """Thresholds of a dev set: at its EER, and at each FMR that it can show.
+    """Thresholds of a dev set: at its EER, and for each FMR that it can show without rejecting everything.
 
     Args:
         source: The dev scores.
@@ -148,10 +125,25 @@ def choose_thresholds(source: Source, targets: Sequence[float] = FMR_TARGETS, *,
     Raises:
         EvaluationError: If the scores seem to be reversed.
     """
-    counts = count_scores(source, targets=targets).tally
-    found = [Threshold("eer", None, _checked_eer(counts).point, source.counts, name)]
-    points = [(target, metrics.at_fmr(counts, target)) for target in targets]
-    return found + [Threshold("fmr", at, point, source.counts, name) for at, point in points if not point.reason]
+    tally = count_scores(source, targets=targets).tally
+    points: list[tuple[Literal["eer", "fmr"], float | None, Point]] = [("eer", None, _checked_eer(tally).point)]
+    points += [("fmr", target, metrics.at_fmr(tally, target)) for target in targets]
+    rests = source.counts
+    return [
+        Threshold(
+            value=point.threshold,
+            rule=rule,
+            target=target,
+            fmr=point.fmr,
+            fnmr=point.fnmr,
+            genuine=rests.genuine,
+            impostor=rests.impostor,
+            subjects=rests.subjects,
+            measured_on=name,
+        )
+        for rule, target, point in points
+        if math.isfinite(point.threshold)
+    ]
 
 
 def evaluate(
@@ -180,7 +172,7 @@ def evaluate(
     Raises:
         EvaluationError: If the scores seem to be reversed: EER > 0.5.
     """
-    cuts = tuple(threshold.point.threshold for threshold in dev if math.isfinite(threshold.point.threshold))
+    cuts = tuple(threshold.value for threshold in dev)
     counted = count_scores(source, targets=targets, thresholds=cuts, method=method, advance=advance)
     counts, tally = source.counts, counted.tally
     rate = _checked_eer(tally)
@@ -204,10 +196,10 @@ def evaluate(
         figures.append(_at(tally, "tar_at_fmr", target, lambda point: point.tar, interval, counts, target))
     for name, target in (("fmr100", 1e-2), ("fmr1000", 1e-3), ("zero_fmr", 0.0)):
         figures.append(_at(tally, name, target, lambda point: point.fnmr, interval, counts, None))
-    applied = tuple(Applied(each, metrics.at_threshold(tally, each.point.threshold)) for each in dev)
+    applied = tuple(Applied(each, metrics.at_threshold(tally, each.value)) for each in dev)
     for each in applied:
         if each.threshold.rule == "eer":
-            spread = interval(partial(metrics.hter, threshold=each.threshold.point.threshold))
+            spread = interval(partial(metrics.hter, threshold=each.threshold.value))
             figures.append(Figure("hter", each.point.hter, spread, counts, remarks=_few(each.point, counts)))
     searches = None
     try:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -159,20 +160,24 @@ def read_scores(path: Path, *, distances: bool = False, advance: Advance = no_pr
     Args:
         path: The file.
         distances: Whether lower is more alike, as in the files that CCNet writes; such scores are negated.
-        advance: Called with the number of lines read.
+        advance: Called with the number of bytes read.
 
     Raises:
         EvaluationError: If the file cannot be read, or a line is wrong; names the file and the line.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open("rb") as raw, io.TextIOWrapper(raw, newline="", encoding="utf-8-sig") as file:
             number, first = next(((n, text) for n, text in enumerate(file, 1) if not _skipped(text)), (0, ""))
             shared = "," in first
             rows = (_csv_rows if shared else _plain_rows)(chain([first] if first else [], file), number - 1)
             collector = _Collector(shared)
-            for row in rows:
+            told = 0
+            for count, row in enumerate(rows, 1):
                 collector.add(row, -1 if distances else 1)
-                advance(1)
+                if not count % 8192:
+                    advance(raw.tell() - told)
+                    told = raw.tell()
+            advance(raw.tell() - told)
         return collector.score_set()
     except EvaluationError as error:
         raise EvaluationError(f"{path}: {error}") from error
