@@ -84,6 +84,15 @@ def test_figures_below_the_resolution_say_so() -> None:
     assert near.interval.reason == "no bootstrap was asked for"
 
 
+def test_targets_are_shares() -> None:
+    with pytest.raises(EvaluationError, match=r"^an FMR to read the TAR at lies between 0 and 1, not at 1\.0$"):
+        evaluate(compared(), targets=(1e-2, 1.0))
+    odd = evaluate(compared(), targets=(0.05,), folds=0, method="histogram")
+    same = evaluate(compared(), targets=(0.05,), folds=0, method="sorted")
+    for name, at in (("tar_at_fmr", 0.05), ("fmr100", None), ("fmr1000", None), ("zero_fmr", None), ("eer", None)):
+        assert odd.figure(name, at).value == same.figure(name, at).value
+
+
 def test_few_or_unknown_subjects_are_said() -> None:
     few = evaluate(compared(6), folds=20)
     assert few.warnings == ("intervals from 6 subjects are too narrow; take 20 or more",)

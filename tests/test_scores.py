@@ -312,7 +312,7 @@ print(peak() - before)
 def test_memory_does_not_grow_with_the_matrix() -> None:
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     # The matrix would take 576 MB.
-    assert int(done.stdout) < 50e6
+    assert int(done.stdout) < 100e6
 
 
 # --- the bootstrap ----------------------------------------------------------------------------------------------------
@@ -371,7 +371,8 @@ def subject_effect(subjects: int = 40, pairs: int = 15) -> ScoreSet:
 def test_intervals_by_subject_are_wider_than_by_pair() -> None:
     source = subject_effect()
     counted = count_scores(source)
-    found = subject_bootstrap(source, counted, folds=400).interval(lambda counts: metrics.eer(counts).value)
+    folded = subject_bootstrap(source, counted, folds=400)
+    found = percentile(folded.values(lambda counts: metrics.eer(counts).value))
     generator = np.random.default_rng(6)
     genuine, impostor = source.scores[source.genuine], source.scores[~source.genuine]
     by_pair = percentile(
@@ -397,7 +398,7 @@ def test_many_thresholds_are_thinned_out_without_moving_the_interval(monkeypatch
         lambda counts: metrics.tar_at_fmr(counts, 1e-2),
         lambda counts: metrics.tar_at_fmr(counts, 1e-3),
     ):
-        first, second = thin.interval(figure), full.interval(figure)
+        first, second = (percentile(folded.values(figure)) for folded in (thin, full))
         width = second.high - second.low
         assert abs(first.low - second.low) < 0.05 * width
         assert abs(first.high - second.high) < 0.05 * width

@@ -81,9 +81,9 @@ class Replicates:
             values.append(d_prime(*moments))
         return values
 
-    def interval(self, figure: Callable[[Tally], float]) -> Interval:
-        """The interval of a figure that is read from a tally."""
-        return percentile([figure(counts) for counts in self.tallies])
+    def values(self, figure: Callable[[Tally], float]) -> list[float]:
+        """A figure that is read from a tally, of each fold."""
+        return [figure(counts) for counts in self.tallies]
 
 
 def percentile(values: list[float]) -> Interval:

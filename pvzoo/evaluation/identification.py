@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -55,39 +56,47 @@ def search(source: Source) -> Searches:
         EvaluationError: If the source is not one of probes against a gallery, each with each.
     """
     if isinstance(source, Comparisons) and isinstance(source.trials, Grid) and not source.trials.upper:
-        best, own, subject = _best_of_grid(source)
-    elif isinstance(source, ScoreSet):
-        best, own, subject = _best_of_set(source)
-    else:
-        raise EvaluationError("identification needs a gallery, and every probe compared with all of it")
-    rows = np.arange(len(own))
-    mated = own >= 0
-    mate = np.where(mated, best[rows, own], -np.inf)
-    best[rows[mated], own[mated]] = -np.inf
-    rank = np.where(mated, 1 + (best >= mate[:, None]).sum(1), 0)
+        return _search_grid(source, source.trials)
+    if isinstance(source, ScoreSet):
+        return _search_set(source)
+    raise EvaluationError("identification needs a gallery, and every probe compared with all of it")
+
+
+def _ranked(best: Array, own: Array, subject: Array) -> Searches:
+    """Ranks the own identity of each probe.
+
+    Args:
+        best: (P, I) best score of each identity of the gallery; changed.
+        own: (P,) the column of the own identity, -1 if it is not there.
+        subject: (P,) the probes' subjects.
+    """
+    rows = np.flatnonzero(own >= 0)
+    mate = np.full(len(own), -np.inf, best.dtype)
+    mate[rows] = best[rows, own[rows]]
+    best[rows, own[rows]] = -np.inf
+    rank = np.where(own >= 0, 1 + (best >= mate[:, None]).sum(1), 0)
     return Searches(rank, mate, best.max(1), subject, best.shape[1])
 
 
-def _best_of_grid(source: Comparisons) -> tuple[Array, Array, Array]:
-    """Best score of each identity of the gallery (P, I), and the probes' own (P,), -1 if it is not there."""
+def _search_grid(source: Comparisons, grid: Grid) -> Searches:
     identity = source.population.identity
-    gallery = torch.unique(identity[source.trials.columns])  # type: ignore[union-attr]
-    probes: list[torch.Tensor] = []
-    rows: list[torch.Tensor] = []
-    for tile in source.tiles():
-        if not probes or not torch.equal(probes[-1], tile.first):
-            probes.append(tile.first)
-            rows.append(tile.scores.new_full((len(tile.first), len(gallery)), -torch.inf))
-        place = torch.searchsorted(gallery, identity[tile.second]).to(tile.scores.device)
-        rows[-1].scatter_reduce_(1, place.expand(tile.scores.shape), tile.scores, "amax")
-    first = torch.cat(probes)
-    own = torch.searchsorted(gallery, identity[first])
-    found = gallery[own.clamp(max=len(gallery) - 1)] == identity[first]
-    best = torch.cat(rows).cpu().numpy()
-    return best, torch.where(found, own, -1).numpy(), source.first_subject[first].numpy()
+    gallery = torch.unique(identity[grid.columns])
+    found: list[Searches] = []
+    for first, tiles in groupby(source.tiles(), key=lambda tile: tile.first.tolist()):
+        best = source.embeddings.new_full((len(first), len(gallery)), -torch.inf)
+        for tile in tiles:
+            column = torch.searchsorted(gallery, identity[tile.second]).to(best.device)
+            best.scatter_reduce_(1, column.expand(tile.scores.shape), tile.scores, "amax")
+        mine = identity[first]
+        own = torch.searchsorted(gallery, mine).clamp_(max=len(gallery) - 1)
+        own[gallery[own] != mine] = -1
+        found.append(_ranked(best.cpu().numpy(), own.numpy(), source.first_subject[first].numpy()))
+    names = ("rank", "mate", "other", "subject")
+    columns = {name: np.concatenate([getattr(each, name) for each in found]) for name in names}
+    return Searches(**columns, identities=len(gallery))
 
 
-def _best_of_set(scores: ScoreSet) -> tuple[Array, Array, Array]:
+def _search_set(scores: ScoreSet) -> Searches:
     who = scores.who
     if who is None:
         raise EvaluationError("the scores do not say whose they are")
@@ -101,4 +110,4 @@ def _best_of_set(scores: ScoreSet) -> tuple[Array, Array, Array]:
     np.maximum.at(best, (place, column), scores.scores)
     identity = who.probe.identity[probes]
     own = np.searchsorted(gallery, identity).clip(max=len(gallery) - 1)
-    return best, np.where(gallery[own] == identity, own, -1), who.subject[identity]
+    return _ranked(best, np.where(gallery[own] == identity, own, -1), who.subject[identity])

@@ -170,47 +170,38 @@ def evaluate(
         advance: Called with the number of comparisons done, in each of :func:`passes`.
 
     Raises:
-        EvaluationError: If the scores seem to be reversed: EER > 0.5.
+        EvaluationError: If the scores seem to be reversed: EER > 0.5; or a target is not between 0 and 1.
     """
+    for target in targets:
+        if not 0 < target < 1:
+            raise EvaluationError(f"an FMR to read the TAR at lies between 0 and 1, not at {target}")
     cuts = tuple(threshold.value for threshold in dev)
-    counted = count_scores(source, targets=targets, thresholds=cuts, method=method, advance=advance)
-    counts, tally = source.counts, counted.tally
-    rate = _checked_eer(tally)
+    counted = count_scores(source, targets=(*targets, 1e-2, 1e-3), thresholds=cuts, method=method, advance=advance)
+    rate = _checked_eer(counted.tally)
     folded, reason = None, "no bootstrap was asked for"
     if folds:
         try:
             folded = subject_bootstrap(source, counted, folds=folds, seed=seed, thresholds=cuts, advance=advance)
         except EvaluationError as error:
             reason = str(error)
-
-    def interval(of: Callable[[Tally], float]) -> Interval:
-        return Interval(math.nan, math.nan, reason) if folded is None else folded.interval(of)
-
-    d_primes = Interval(math.nan, math.nan, reason) if folded is None else percentile(folded.d_primes())
-    figures = [
-        Figure("eer", rate.value, interval(lambda c: metrics.eer(c).value), counts, remarks=_few(rate.point, counts)),
-        Figure("auc", metrics.auc(tally), interval(metrics.auc), counts, remarks=_auc_remark(tally)),
-        _d_prime(counted, d_primes, counts),
-    ]
-    for target in targets:
-        figures.append(_at(tally, "tar_at_fmr", target, lambda point: point.tar, interval, counts, target))
+    maker = _Maker(source.counts, counted, folded, reason)
+    figures = [maker.eer(rate), maker.auc(), maker.d_prime()]
+    figures += [maker.at_fmr("tar_at_fmr", target, lambda point: point.tar, at=target) for target in targets]
     for name, target in (("fmr100", 1e-2), ("fmr1000", 1e-3), ("zero_fmr", 0.0)):
-        figures.append(_at(tally, name, target, lambda point: point.fnmr, interval, counts, None))
-    applied = tuple(Applied(each, metrics.at_threshold(tally, each.value)) for each in dev)
-    for each in applied:
-        if each.threshold.rule == "eer":
-            spread = interval(partial(metrics.hter, threshold=each.threshold.value))
-            figures.append(Figure("hter", each.point.hter, spread, counts, remarks=_few(each.point, counts)))
+        figures.append(maker.at_fmr(name, target, lambda point: point.fnmr))
+    applied = tuple(Applied(each, metrics.at_threshold(counted.tally, each.value)) for each in dev)
+    figures += [maker.hter(each) for each in applied if each.threshold.rule == "eer"]
     searches = None
     try:
         searches = search(source)
-        figures += _identification(searches, folded, reason, counts)
+        figures += maker.identification(searches)
     except EvaluationError as error:
-        nothing = Interval(math.nan, math.nan, str(error))
-        figures.append(Figure("rank_1", math.nan, nothing, counts, reason=str(error)))
+        figures.append(maker.missing("rank_1", str(error)))
     about = {"folds": folds, "seed": seed, "confidence": CONFIDENCE, "unit": "subject"}
-    warnings = _warnings(source, folded is not None)
-    return Evaluation(counts, tuple(figures), rate, counted, applied, searches, dict(protocol or {}), about, warnings)
+    warnings = _warnings(source.counts, folded is not None)
+    return Evaluation(
+        source.counts, tuple(figures), rate, counted, applied, searches, dict(protocol or {}), about, warnings
+    )
 
 
 def passes(source: Source, folds: int = FOLDS) -> int:
@@ -226,95 +217,103 @@ def _checked_eer(counts: Tally) -> metrics.EqualErrorRate:
     return rate
 
 
-def _few(point: Point, counts: Counts) -> tuple[str, ...]:
-    """Says that a rate is below the resolution of the set."""
-    errors = {
-        "false match": (round(point.fmr * counts.impostor), counts.impostor),
-        "false non-match": (round(point.fnmr * counts.genuine), counts.genuine),
-    }
-    return tuple(
-        _rule_of_three(count, of, what, counts.subjects) for what, (count, of) in errors.items() if count < FEW_ERRORS
-    )
+@dataclass(frozen=True)
+class _Maker:
+    """Makes figures of one set of scores."""
 
+    counts: Counts
+    counted: Counted
+    folded: Replicates | None
+    no_interval: str
 
-def _rule_of_three(count: int, of: int, what: str, subjects: int | None) -> str:
-    """With no error in N independent trials, the rate is below 3 / N at 95 % (Hanley and Lippman-Hand, 1983)."""
-    word = what if count == 1 else f"{what}es"
-    text = f"{count} {word} in {of:,}: below the resolution; none in N shows a rate below 3 / N, here {3 / of:.1e}"
-    return (
-        text if subjects is None else f"{text}, or {3 / subjects:.1e} if only the {subjects} subjects are independent"
-    )
+    def eer(self, rate: metrics.EqualErrorRate) -> Figure:
+        spread = self._interval(lambda folded: folded.values(lambda tally: metrics.eer(tally).value))
+        return Figure("eer", rate.value, spread, self.counts, remarks=self._few(rate.point))
 
+    def auc(self) -> Figure:
+        spread = self._interval(lambda folded: folded.values(metrics.auc))
+        off = metrics.auc_error(self.counted.tally)
+        remarks = (f"binned: off by {off:.1e} at most",) if off else ()
+        return Figure("auc", metrics.auc(self.counted.tally), spread, self.counts, remarks=remarks)
 
-def _auc_remark(counts: Tally) -> tuple[str, ...]:
-    off = metrics.auc_error(counts)
-    return (f"binned: off by {off:.1e} at most",) if off else ()
+    def d_prime(self) -> Figure:
+        value = metrics.d_prime(self.counted.genuine, self.counted.impostor)
+        if math.isnan(value):
+            return self.missing("d_prime", "neither genuine nor impostor scores vary")
+        return Figure("d_prime", value, self._interval(Replicates.d_primes), self.counts)
 
+    def hter(self, applied: Applied) -> Figure:
+        at = applied.threshold.value
+        spread = self._interval(lambda folded: folded.values(lambda tally: metrics.hter(tally, at)))
+        return Figure("hter", applied.point.hter, spread, self.counts, remarks=self._few(applied.point))
 
-def _d_prime(counted: Counted, interval: Interval, counts: Counts) -> Figure:
-    value = metrics.d_prime(counted.genuine, counted.impostor)
-    reason = "neither genuine nor impostor scores vary" if math.isnan(value) else ""
-    return Figure("d_prime", value, interval, counts, reason=reason)
+    def at_fmr(self, name: str, target: float, read: Callable[[Point], float], *, at: float | None = None) -> Figure:
+        point = metrics.at_fmr(self.counted.tally, target)
+        if point.reason:
+            return self.missing(name, point.reason, at)
+        spread = self._interval(lambda folded: folded.values(lambda tally: read(metrics.at_fmr(tally, target))))
+        remarks = self._few(point, of_impostors=False)
+        if target and target * self.counts.impostor < FEW_ERRORS:
+            needed = f"{math.ceil(FEW_ERRORS / target):,}"
+            about = f"{self.counts.impostor:,} impostor comparisons; by the rule of three this FMR needs {needed}"
+            remarks = (about, *remarks)
+        return Figure(name, read(point), spread, self.counts, at, remarks=remarks)
 
-
-def _at(
-    counts: Tally,
-    name: str,
-    target: float,
-    read: Callable[[Point], float],
-    interval: Callable[[Callable[[Tally], float]], Interval],
-    rest: Counts,
-    at: float | None,
-) -> Figure:
-    """A figure at an FMR."""
-    point = metrics.at_fmr(counts, target)
-    if point.reason:
-        return Figure(name, math.nan, Interval(math.nan, math.nan, point.reason), rest, at, point.reason)
-    spread = interval(lambda c: read(metrics.at_fmr(c, target)))
-    remarks = []
-    if target and target * rest.impostor < FEW_ERRORS:
-        needed = f"{math.ceil(FEW_ERRORS / target):,}"
-        remarks.append(f"{rest.impostor:,} impostor comparisons; by the rule of three this FMR needs {needed}")
-    missed = round(point.fnmr * rest.genuine)
-    if missed < FEW_ERRORS:
-        remarks.append(_rule_of_three(missed, rest.genuine, "false non-match", rest.subjects))
-    return Figure(name, read(point), spread, rest, at, remarks=tuple(remarks))
-
-
-def _identification(searches: Searches, folded: Replicates | None, reason: str, counts: Counts) -> list[Figure]:
-    mated = searches.mated
-    figures = []
-    none = Interval(math.nan, math.nan, reason)
-    about = (f"{int(mated.sum()):,} searches of {searches.identities:,} identities",)
-    if mated.any():
-        for k in RANKS:
+    def identification(self, searches: Searches) -> list[Figure]:
+        mated = searches.mated
+        about = f"{int(mated.sum()):,} searches of {searches.identities:,} identities"
+        figures = []
+        for k in RANKS if mated.any() else ():
             hits = (searches.rank <= k) & mated
-            spread = none if folded is None else percentile(_shares(hits, mated, searches.subject, folded.weights))
-            figures.append(Figure(f"rank_{k}", metrics.rank_k(searches.rank[mated], k), spread, counts, remarks=about))
-    if mated.any() and not mated.all():
-        for target in FPIR_TARGETS:
+            spread = self._interval(partial(_shares, hits=hits, of=mated, subject=searches.subject))
+            rate = metrics.rank_k(searches.rank[mated], k)
+            figures.append(Figure(f"rank_{k}", rate, spread, self.counts, remarks=(about,)))
+        for target in FPIR_TARGETS if not mated.all() else ():
             point = metrics.fnir_at_fpir(*searches.open_set(), target)
-            spread = (
-                none
-                if folded is None
-                else percentile([metrics.fnir_at_fpir(*searches.open_set(w), target).fnmr for w in folded.weights])
-            )
-            strangers = f"{int((~mated).sum()):,} searches without a mate"
-            figures.append(
-                Figure("fnir_at_fpir", point.fnmr, spread, counts, target, point.reason, (*about, strangers))
-            )
-    return figures
+            if point.reason:
+                figures.append(self.missing("fnir_at_fpir", point.reason, target))
+                continue
+            spread = self._interval(partial(_fnirs, searches=searches, target=target))
+            remarks = (about, f"{int((~mated).sum()):,} searches without a mate")
+            figures.append(Figure("fnir_at_fpir", point.fnmr, spread, self.counts, target, remarks=remarks))
+        return figures
+
+    def missing(self, name: str, reason: str, at: float | None = None) -> Figure:
+        return Figure(name, math.nan, Interval(math.nan, math.nan, reason), self.counts, at, reason)
+
+    def _interval(self, values: Callable[[Replicates], list[float]]) -> Interval:
+        if self.folded is None:
+            return Interval(math.nan, math.nan, self.no_interval)
+        return percentile(values(self.folded))
+
+    def _few(self, point: Point, *, of_impostors: bool = True) -> tuple[str, ...]:
+        """Says that a rate is below the resolution of the set."""
+        kinds = [("false non-match", point.fnmr, self.counts.genuine)]
+        if of_impostors:
+            kinds.insert(0, ("false match", point.fmr, self.counts.impostor))
+        found = [(what, round(rate * of), of) for what, rate, of in kinds]
+        return tuple(self._rule_of_three(what, count, of) for what, count, of in found if count < FEW_ERRORS)
+
+    def _rule_of_three(self, what: str, count: int, of: int) -> str:
+        """With no error in N independent trials, the rate is below 3 / N at 95 % (Hanley and Lippman-Hand, 1983)."""
+        errors = f"{count} {what}{'' if count == 1 else 'es'} in {of:,}"
+        text = f"{errors}: below the resolution; none in N shows a rate below 3 / N, here {3 / of:.1e}"
+        people = self.counts.subjects
+        return text if people is None else f"{text}, or {3 / people:.1e} if only the {people} subjects are independent"
 
 
-def _shares(hits: metrics.Array, of: metrics.Array, subject: metrics.Array, weights: metrics.Array) -> list[float]:
+def _shares(folded: Replicates, *, hits: metrics.Array, of: metrics.Array, subject: metrics.Array) -> list[float]:
     """Share of hits in each fold."""
-    each = [np.bincount(subject, mask, weights.shape[1]) for mask in (hits, of)]
+    each = [np.bincount(subject, mask, folded.weights.shape[1]) for mask in (hits, of)]
     with np.errstate(invalid="ignore"):
-        return list(map(float, (weights @ each[0]) / (weights @ each[1])))
+        return list(map(float, (folded.weights @ each[0]) / (folded.weights @ each[1])))
 
 
-def _warnings(source: Source, intervals: bool) -> tuple[str, ...]:
-    counts = source.counts
+def _fnirs(folded: Replicates, *, searches: Searches, target: float) -> list[float]:
+    return [metrics.fnir_at_fpir(*searches.open_set(weights), target).fnmr for weights in folded.weights]
+
+
+def _warnings(counts: Counts, intervals: bool) -> tuple[str, ...]:
     found = []
     if counts.subjects is None:
         found.append("the scores do not say whose they are: no intervals, and no check that pairs are there once")
