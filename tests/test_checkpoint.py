@@ -16,9 +16,11 @@ from pvzoo.training.checkpoint import SafeCheckpointIO
 IO = SafeCheckpointIO()
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner)
-    | st.tuples(inner, inner)
-    | st.dictionaries(st.text() | st.integers() | st.sampled_from(["$tensor", "$tuple"]), inner),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers() | st.sampled_from(["$tensor", "$tuple"]), inner)
+    ),
     max_leaves=12,
 )
 

@@ -66,7 +66,10 @@ def test_a_group_can_begin_later(model: pvzoo.Model) -> None:
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ("branches.plam", "nothing of model stage2_spatial_nano is named 'branches.plam'; did you mean 'branches.palm'?"),
+        (
+            "branches.plam",
+            "nothing of model stage2_spatial_nano is named 'branches.plam'; did you mean 'branches.palm'?",
+        ),
         ("branches.palm.local.nett", "did you mean 'branches.palm.local.net'?"),
     ],
 )

@@ -33,7 +33,10 @@ def test_plan_a_freezes_the_branches_and_plan_b_trains_them_slowly() -> None:
 
 def test_steps_can_be_changed_from_outside() -> None:
     recipe = load_recipe("two_stage", {"steps.stage1.epochs": 3, "steps.stage2.optimiser.lr": 0.01})
-    assert {name: (step.stage, step.epochs) for name, step in recipe.steps.items()} == {"stage1": (1, 3), "stage2": (2, 40)}
+    assert {name: (step.stage, step.epochs) for name, step in recipe.steps.items()} == {
+        "stage1": (1, 3),
+        "stage2": (2, 40),
+    }
     assert recipe.steps["stage2"].optimiser.lr == 0.01
     assert recipe.steps["stage2"].optimiser.name == "adam"  # of the recipe that it extends
 
@@ -59,12 +62,18 @@ def test_extends_that_goes_round_in_a_circle_is_refused(tmp_path: Path) -> None:
         ("epoch: 3", "mine.yaml:1:8: epoch: unknown field; did you mean 'epochs'?"),
         ("epochs: 0", "mine.yaml:1:9: epochs: input should be greater than or equal to 1, got 0"),
         ("optimiser: {lr: fast}", "mine.yaml:1:17: optimiser.lr: input should be a valid number, got 'fast'"),
-        ("optimiser: {name: adan}", "mine.yaml:1:19: optimiser.name: input should be 'adamw', 'adam' or 'sgd', got 'adan'"),
+        (
+            "optimiser: {name: adan}",
+            "mine.yaml:1:19: optimiser.name: input should be 'adamw', 'adam' or 'sgd', got 'adan'",
+        ),
         ("plan: [{parts: [backbones]}]", "mine.yaml:1:17: plan.0.parts.0: "),
         ("batch: {size: 10, samples: 4}", "batch.samples: 4 samples of each identity do not divide a batch of 10"),
-        ("cache_features: 2", "cache_features: features of branches that are trained change; leave branches out of plan"),
+        (
+            "cache_features: 2",
+            "cache_features: features of branches that are trained change; leave branches out of plan",
+        ),
         ("{stage: 1, modality_dropout: 0.1}", "modality_dropout: a branch alone has no other modality to go on with"),
-        ("[1]", "mine.yaml: should be a mapping of fields"),
+        ("[1]", "mine.yaml:1:1: should be a mapping of fields"),
         ("steps: {one: {epochs: -1}}", "steps.one.epochs: input should be greater than or equal to 1, got -1"),
         ("extends: stage3", "no recipe named 'stage3'; did you mean 'stage1'?"),
     ],

@@ -86,7 +86,7 @@ class SynthConfig:
 
 RELEASES = MappingProxyType(
     {
-        "synthpalm-mini": SynthConfig(seed=20, subjects=4, sessions=2, samples=2, size=112, k=0.5),
+        "synthpalm-mini": SynthConfig(seed=20, subjects=10, sessions=2, samples=2, size=112, k=0.5),
         "synthpalm-v1": SynthConfig(seed=1, subjects=200, sessions=2, samples=5, size=224, k=1.0),
     }
 )

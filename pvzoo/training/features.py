@@ -189,5 +189,7 @@ def _key(model: Model, dataset: PairDataset, views: int, pixels: Mapping[str, An
     for part in (__version__, spec, samples, pixels, dataset.augment is not None, dataset.seed, views):
         digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
     for name, tensor in model.branches.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()[:32]

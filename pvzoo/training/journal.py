@@ -40,7 +40,9 @@ class Journal(Callback):
         self._started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        values = {name: float(trainer.callback_metrics[name]) for name in COLUMNS[1:4] if name in trainer.callback_metrics}
+        values = {
+            name: float(trainer.callback_metrics[name]) for name in COLUMNS[1:4] if name in trainer.callback_metrics
+        }
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         seconds = f"{time.perf_counter() - self._started:.2f}"
         self._rows.append({"epoch": trainer.current_epoch + 1, **values, "lr": rate, "seconds": seconds})

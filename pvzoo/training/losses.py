@@ -24,11 +24,13 @@ def auxiliary(
         weights: The recipe's; 0 leaves one out.
         embedding: (N, D).
         labels: (N,).
-        alone: Gives the embeddings of each of two modalities alone, of the samples that have both; ``None`` if none has.
+        alone: Gives the embeddings of two modalities, each alone, of the samples that have both; ``None`` if none has.
     """
     found: dict[str, Tensor] = {}
     if weights.supcon:
-        found["supcon"] = weights.supcon * _metric_losses().SupConLoss(temperature=TEMPERATURE)(embedding.float(), labels)
+        found["supcon"] = weights.supcon * _metric_losses().SupConLoss(temperature=TEMPERATURE)(
+            embedding.float(), labels
+        )
     if weights.triplet:
         found["triplet"] = weights.triplet * _metric_losses().TripletMarginLoss(margin=TRIPLET_MARGIN)(
             embedding.float(), labels

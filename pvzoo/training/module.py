@@ -68,8 +68,12 @@ class TrainingModule(LightningModule):
         if not torch.isfinite(loss):
             parts = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
             message = f"epoch {self.current_epoch + 1}, step {self.global_step + 1}: the loss is not finite ({parts})"
-            raise TrainingError(f"{message}; lower optimiser.lr or set precision=fp32. The last checkpoint is untouched")
-        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
+            raise TrainingError(
+                f"{message}; lower optimiser.lr or set precision=fp32. The last checkpoint is untouched"
+            )
+        self.log(
+            "loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True
+        )
         return loss
 
     def validation_step(self, batch: Batch | FeatureBatch, index: int) -> None:
@@ -125,9 +129,7 @@ class TrainingModule(LightningModule):
             present = present & ~lost.to(present.device)
         return present
 
-    def _run(
-        self, batch: Batch | FeatureBatch, present: Tensor, labels: Tensor | None
-    ) -> tuple[Tensor | None, Tensor]:
+    def _run(self, batch: Batch | FeatureBatch, present: Tensor, labels: Tensor | None) -> tuple[Tensor | None, Tensor]:
         """Logits and embeddings; samples that have the same modalities go through the model together."""
         patterns, which = present.cpu().unique(dim=0, return_inverse=True)
         if len(patterns) == 1:
@@ -143,9 +145,7 @@ class TrainingModule(LightningModule):
         embedding = torch.cat([output.embedding for output in outputs])[back]
         return torch.cat(logits)[back] if logits else None, embedding
 
-    def _forward(
-        self, batch: Batch | FeatureBatch, rows: Any, pattern: Tensor, labels: Tensor | None
-    ) -> Output:
+    def _forward(self, batch: Batch | FeatureBatch, rows: Any, pattern: Tensor, labels: Tensor | None) -> Output:
         has = dict(zip(self.model.spec.modalities, pattern.tolist(), strict=True))
 
         def part(values: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:

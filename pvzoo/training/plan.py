@@ -56,9 +56,9 @@ def make_plan(model: Model, groups: Sequence[Group]) -> Plan:
     places = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
     for group in groups:
         for part in map(_path, group.parts):
-            if part not in places:
-                tops = ", ".join(sorted(place for place in places if "." not in place))
-                hint = did_you_mean(part, places) or f"; it has {tops}"
+            # A model need not have a neck, say; but what stands within a part has a name that can be misspelt.
+            if "." in part and part not in places:
+                hint = did_you_mean(part, places)
                 raise PlanError(f"plan: nothing of model {model.spec.name or 'of this spec'} is named {part!r}{hint}")
     members: list[dict[str, nn.Parameter]] = [{} for _ in groups]
     frozen = []

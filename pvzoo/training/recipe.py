@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from ..data.augment import Augmentation
+from ..data.augment import AugmentParams
 from ..errors import SpecError, UnknownNameError, nearest
 from ..specs import Source
 from ..specs.fields import Section, explain, failure, validate_strictly
@@ -37,7 +37,9 @@ class Data(Section):
 class Group(Section):
     """Parameters that are trained together; what no group names is frozen, BatchNorm statistics included."""
 
-    parts: tuple[Part, ...] = Field(min_length=1, description="dotted beginnings of tensor names, such as branches.palm")
+    parts: tuple[Part, ...] = Field(
+        min_length=1, description="dotted beginnings of tensor names, such as branches.palm"
+    )
     lr: float | None = Field(None, gt=0, description="learning rate; that of the optimiser if left out")
     from_epoch: int = Field(0, ge=0, description="epoch from which on it is trained: gradual unfreezing")
 
@@ -94,12 +96,10 @@ class Recipe(Section):
     overrides: dict[str, Any] = Field({}, description="fields of the model's spec by dotted path")
     init: tuple[str, ...] = Field((), description="saved models to start from: one whole, or its branches")
     data: Data = Data()
-    plan: tuple[Group, ...] = Field(
-        (Group(parts=("branches", "alignments", "fusions", "neck", "head")),), min_length=1
-    )
+    plan: tuple[Group, ...] = Field((Group(parts=("branches", "alignments", "fusions", "neck", "head")),), min_length=1)
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
-    augmentation: Augmentation = Augmentation()
+    augmentation: AugmentParams = AugmentParams()
     losses: Losses = Losses()
     batch: Batch = Batch()
     epochs: int = Field(20, ge=1, le=100_000)
@@ -119,7 +119,9 @@ class Recipe(Section):
         faults: list[tuple[tuple[str | int, ...], str]] = []
         trained = {part.partition(".")[0] for group in self.plan for part in group.parts}
         if self.cache_features and "branches" in trained:
-            faults.append((("cache_features",), "features of branches that are trained change; leave branches out of plan"))
+            faults.append(
+                (("cache_features",), "features of branches that are trained change; leave branches out of plan")
+            )
         if self.batch.samples and self.batch.size % self.batch.samples:
             message = f"{self.batch.samples} samples of each identity do not divide a batch of {self.batch.size}"
             faults.append((("batch", "samples"), message))

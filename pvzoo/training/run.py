@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import platform
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,18 +166,34 @@ def _fitted(
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = _data(recipe, model, split, images, out)
-    steps = recipe.epochs * len(data.train_dataloader()) // recipe.batch.accumulate
-    module = TrainingModule(model, recipe, split.dev, max(1, steps))
-    best = ModelCheckpoint(out / CHECKPOINTS, "best", "dev_eer", save_last=True, enable_version_counter=False)
-    best.FILE_EXTENSION = ".safetensors"
-    callbacks: list[Callback] = [best, Journal(out)]
+    steps = recipe.epochs * math.ceil(len(data.train_dataloader()) / recipe.batch.accumulate)
+    module = TrainingModule(model, recipe, split.dev, steps)
+    best = ModelCheckpoint(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
+    every = ModelCheckpoint(out / CHECKPOINTS, "last", enable_version_counter=False)
+    best.FILE_EXTENSION = every.FILE_EXTENSION = ".safetensors"
+    callbacks: list[Callback] = [Journal(out), best, every]
     if recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     if recipe.patience is not None:
         callbacks.append(EarlyStopping("dev_eer", patience=recipe.patience))
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "run.json", json.dumps(_facts(recipe, split, images, module), indent=2))
-    trainer = Trainer(
+    last = out / CHECKPOINTS / "last.safetensors"
+    if recipe.compile:
+        module.compile()
+    with _explained():
+        trainer = _trainer(recipe, machine, out, callbacks)
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
+    chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): value for name, value in chosen.items()})
+    if trainer.is_global_zero:
+        model.eval().save(out / MODEL)
+    trainer.strategy.barrier()
+    return out / MODEL
+
+
+def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callback]) -> Trainer:
+    return Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
         num_nodes=machine.num_nodes,
@@ -192,17 +211,6 @@ def _fitted(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    last = out / CHECKPOINTS / "last.safetensors"
-    if recipe.compile:
-        module.compile()
-    with _explained():
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
-    chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
-    model.load_state_dict({name.removeprefix("model."): value for name, value in chosen.items()})
-    if trainer.is_global_zero:
-        model.eval().save(out / MODEL)
-    trainer.strategy.barrier()
-    return out / MODEL
 
 
 def _started(spec: ModelSpec, init: Sequence[Path]) -> Model:
@@ -234,7 +242,9 @@ def _data(recipe: Recipe, model: Model, split: Split, images: Images, out: Path)
         return data
     pixels = {"files": images.digest, "augmentation": recipe.augmentation.model_dump(mode="json")}
     folder = out / "features"
-    train = cache_features(model, data.dataset(split.train, augment), folder, views=recipe.cache_features, pixels=pixels)
+    train = cache_features(
+        model, data.dataset(split.train, augment), folder, views=recipe.cache_features, pixels=pixels
+    )
     dev = cache_features(model, data.dataset(split.dev.samples), folder, views=1, pixels=pixels)
     return FeatureDataModule(train, dev, recipe)
 
@@ -302,7 +312,9 @@ def _claimed(out: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
             changed = sorted(_changes(before, recipe.to_dict()))
             if changed:
                 shown = ", ".join(changed)
-                raise RunError(f"{out}: was begun with another recipe; {shown} differ. Resume with the same, or start anew")
+                raise RunError(
+                    f"{out}: was begun with another recipe; {shown} differ. Resume with the same, or start anew"
+                )
         elif resume:
             raise RunError(f"{out}: there is no run to resume; leave out --resume to begin one")
         else:
@@ -329,14 +341,24 @@ def _write(path: Path, text: str) -> None:
 def _facts(recipe: Recipe, split: Split, images: Images, module: TrainingModule) -> dict[str, Any]:
     """What a reader needs to know of a run, beside the recipe."""
     trained = [
-        {"parts": list(group.parts), "lr": group.lr or recipe.optimiser.lr, "parameters": sum(p.numel() for p in m.values())}
+        {
+            "parts": list(group.parts),
+            "lr": group.lr or recipe.optimiser.lr,
+            "parameters": sum(p.numel() for p in m.values()),
+        }
         for group, m in zip(module.plan.groups, module.plan.members, strict=True)
     ]
     return {
         "model": module.model.spec.to_dict(),
         "protocol": split.protocol,
         "notes": list(split.notes),
-        "samples": dict(zip(("part", "identities", "subjects", "samples", "genuine", "impostor"), zip(*split.rows(), strict=True), strict=True)),
+        "samples": dict(
+            zip(
+                ("part", "identities", "subjects", "samples", "genuine", "impostor"),
+                zip(*split.rows(), strict=True),
+                strict=True,
+            )
+        ),
         "excluded": len(split.excluded),
         "data": {"source": recipe.data.source, "digest": images.digest},
         "trained": trained,
@@ -358,14 +380,23 @@ def _git_revision() -> str | None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Errors of Lightning and torch, in words that say what to do."""
+    """Lightning without its remarks and advertisements; errors of torch in words that say what to do."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         message = f"a process that loads images ended: {str(error).splitlines()[0]}; it may lack memory"
         raise TrainingError(f"{message}: lower batch.workers, and resume from the last checkpoint") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _published(model: Path, place: Path) -> Path:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.adapters import open_layout
+from ..data.adapters.base import open_layout
 from ..data.reading import FileReader, Reader, SynthReader, synth_table
 from ..data.table import Table
 from ..errors import DataError, did_you_mean

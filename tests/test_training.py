@@ -1,0 +1,191 @@
+"""Runs: two stages end to end, nothing lost when a process is killed, and folders that are not overwritten."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+import pvzoo
+from pvzoo import DataError, WeightsError
+from pvzoo.data.protocols import open_protocol
+from pvzoo.training.module import TrainingError
+from pvzoo.training.run import Machine, RunError, branch_specs, train
+from pvzoo.training.sources import open_images
+
+SMALL: dict[str, Any] = {
+    "data.source": "synthpalm-mini",
+    "overrides": {"preprocessing.size": 32},
+    "batch.size": 16,
+    "precision": "fp32",
+}
+ONE = {**SMALL, "stage": 1, "model": "stage1_convnext_palm_nano"}
+CPU = Machine(accelerator="cpu", progress=False)
+
+
+def steps(**more: Any) -> dict[str, Any]:
+    return {f"steps.{step}.{key}": value for step in ("stage1", "stage2") for key, value in {**SMALL, **more}.items()}
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as lines:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(lines)]
+
+
+def weights(model: pvzoo.Model) -> dict[str, torch.Tensor]:
+    return model.state_dict()
+
+
+def test_two_stages_end_in_a_model_that_can_be_used(tmp_path: Path) -> None:
+    changes = {**steps(model="stage2_spatial_nano", epochs=1), "steps.stage2.cache_features": 1}
+    made = train("two_stage", tmp_path / "run", overrides=changes, machine=CPU)
+    assert made == tmp_path / "run/model"
+    model = pvzoo.create(f"local-dir:{made}")
+    assert not model.untrained
+    assert model.spec.num_classes == 14
+    assert model.embed(*torch.rand(2, 1, 1, 32, 32)).shape == (1, 512)
+    stage1 = sorted(path.name for path in (tmp_path / "run/stage1").iterdir())
+    assert stage1 == ["palm_global", "palm_local", "vein_global", "vein_local"]
+    # Plan A: branches, BatchNorm statistics included, are those of stage 1.
+    for name in stage1:
+        alone = weights(pvzoo.create(f"local-dir:{tmp_path / 'run/stage1' / name / 'model'}"))
+        for key in (key for key in alone if key.startswith("branches.")):
+            assert torch.equal(alone[key], weights(model)[key]), key
+    facts = json.loads((tmp_path / "run/stage2/run.json").read_text())
+    assert facts["protocol"].startswith("open_subject(")
+    assert facts["samples"]["part"] == ["train", "dev", "test"]
+    assert facts["frozen_parameters"] == sum(p.numel() for p in model.branches.parameters())
+    assert (tmp_path / "run/stage2/curves.png").stat().st_size > 1000
+
+
+def states(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in load_file(checkpoint).items() if k.startswith(("/state_dict", "/optimizer_states"))}
+
+
+KILLED = """
+import json, sys
+from pvzoo.training.run import Machine, train
+train("stage1", sys.argv[1], overrides=json.loads(sys.argv[2]), machine=Machine(accelerator="cpu", progress=False))
+"""
+
+
+@pytest.mark.parametrize("more", [{}, {"ema": 0.9}, {"batch.accumulate": 2, "optimiser.name": "sgd"}])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, more: dict[str, Any]) -> None:
+    recipe = {**ONE, "epochs": 4, "batch.workers": 0, **more}
+    whole = train("stage1", tmp_path / "whole", overrides=recipe, machine=CPU)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "cut"), json.dumps(recipe)])
+    metrics = tmp_path / "cut/palm_local/metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_text().count("\n") > 2):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut/palm_local/model").exists()
+    resumed = train("stage1", tmp_path / "cut", overrides=recipe, resume=True, machine=CPU)
+    assert rows(tmp_path / "cut/palm_local") == rows(tmp_path / "whole/palm_local")
+    a, b = (weights(pvzoo.create(f"local-dir:{folder}")) for folder in (whole, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    # Not only the chosen weights: the last step's, and what the optimiser knows.
+    a, b = (states(tmp_path / name / "palm_local/checkpoints/last.safetensors") for name in ("whole", "cut"))
+    assert len(a) > 100
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_that_has_ended_is_not_trained_again(tmp_path: Path) -> None:
+    recipe = {**ONE, "epochs": 1}
+    made = train("stage1", tmp_path / "run", overrides=recipe, machine=CPU)
+    before = (made / "model.safetensors").stat().st_mtime_ns
+    assert train("stage1", tmp_path / "run", overrides=recipe, resume=True, machine=CPU) == made
+    assert (made / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_recipe_cannot_be_resumed_and_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(RunError, match="there is no run to resume; leave out --resume"):
+        train("stage1", out, overrides=ONE, resume=True, machine=CPU)
+    with pytest.raises(DataError):
+        train("stage1", out, overrides={**ONE, "data.source": "nowhere"}, machine=CPU)
+    with pytest.raises(RunError, match="holds a run; --resume goes on with it, or choose another folder"):
+        train("stage1", out, overrides=ONE, machine=CPU)
+    with pytest.raises(RunError, match=r"another recipe; data.source, optimiser.lr differ"):
+        train("stage1", out, overrides={**ONE, "optimiser.lr": 1e-4}, resume=True, machine=CPU)
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(RunError, match="another process is writing this run; wait for it, or choose another folder"),
+    ):
+        train("stage1", tmp_path, overrides=ONE, machine=CPU)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"data.source": "synthpalm-minni"}, DataError, "a SynthPalm release nor a table or folder; did you mean 'synthpalm-mini'?"),
+        ({"init": ["nowhere"]}, WeightsError, "nowhere: no such file"),
+        ({"batch.size": 64}, DataError, "56 samples are too few for a batch of 64"),
+        ({"batch.size": 40, "batch.samples": 2}, DataError, "a batch of 20 identities cannot be made of 14"),
+        ({"data.protocol_params": {"folds": 11}}, DataError, "10 subjects cannot be split into 11 folds"),
+        ({"optimiser.lr": 1e30, "optimiser.clip_norm": None, "epochs": 3}, TrainingError, "the loss is not finite (class"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_an_error(tmp_path: Path, changes: dict[str, Any], error: Any, message: str) -> None:
+    with pytest.raises(error) as caught:
+        train("stage1", tmp_path / "run", overrides={**ONE, "epochs": 1, **changes}, machine=CPU)
+    assert message in str(caught.value)
+    assert not (tmp_path / "run/palm_local/model").exists()
+
+
+def test_stage_1_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    made = train("stage1", tmp_path / "one", overrides={**ONE, "epochs": 1}, machine=CPU)
+    changes = {**SMALL, "model": "stage2_spatial_nano", "epochs": 1, "init": [str(made)]}
+    with pytest.raises(WeightsError, match=r"no source holds branch palm.global_, vein.global_, vein.local"):
+        train("stage2_plan_b", tmp_path / "two", overrides=changes, machine=CPU)
+
+
+def test_modality_dropout_and_every_loss_train(tmp_path: Path) -> None:
+    changes = {
+        **SMALL,
+        "model": "stage2_shared_nano",
+        "epochs": 1,
+        "modality_dropout": 0.5,
+        "losses": {"label_smoothing": 0.1, "supcon": 0.2, "triplet": 0.1, "consistency": 0.1},
+        "batch.samples": 2,
+    }
+    made = train("end_to_end", tmp_path / "run", overrides=changes, machine=CPU)
+    model = pvzoo.create(f"local-dir:{made}")
+    image = torch.rand(2, 1, 32, 32)
+    assert model.embed(image, None).isfinite().all() and model.embed(None, image).isfinite().all()
+
+
+def test_stage_1_trains_every_branch_under_the_name_it_has_in_the_whole_model() -> None:
+    whole = pvzoo.create("stage2_spatial_nano", num_classes=5)
+    specs = branch_specs(whole.spec)
+    names = {
+        name for spec in specs.values() for name in pvzoo.create(spec).state_dict() if name.startswith("branches.")
+    }
+    assert names == {name for name in whole.state_dict() if name.startswith("branches.")}
+    shared = branch_specs(pvzoo.create("stage2_shared_nano").spec)
+    assert list(shared) == ["palm_vein_global", "palm_vein_local"]
+
+
+def test_the_test_split_is_out_of_reach(tmp_path: Path) -> None:
+    from pvzoo.data.module import PairDataModule
+
+    images = open_images(pvzoo.training.recipe.load_recipe("stage1", SMALL).data)
+    split = open_protocol("open_subject").split(images.table)
+    module = PairDataModule(split, pvzoo.spec("stage2_spatial_nano"), reader=images.reader)
+    with pytest.raises(DataError, match="the test split cannot be read while training"):
+        module.test_dataloader()
