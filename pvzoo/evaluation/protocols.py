@@ -23,4 +23,6 @@ def compared(embeddings: Tensor, part: split.Comparisons) -> Comparisons:
     if part.listed is not None:
         trials = listed((gallery[a], probes[b]) for a, b in part.listed)
         return Comparisons(embeddings, population, trials)
-    return Comparisons(embeddings, population, all_pairs(len(samples)) if part.symmetric else gallery_probe(gallery, probes))
+    return Comparisons(
+        embeddings, population, all_pairs(len(samples)) if part.symmetric else gallery_probe(gallery, probes)
+    )

@@ -142,18 +142,27 @@ def list_recipes() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
-def load_recipe(name: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(
+    name: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    everywhere: Mapping[str, Any] | None = None,
+) -> Recipe:
     """Reads and checks a recipe.
 
     Args:
         name: A name of :func:`list_recipes`, a path of a YAML or JSON file, or a mapping.
         overrides: Values by dotted path, ``{"optimiser.lr": 1e-4}``, ``{"steps.stage1.epochs": 5}``.
+        everywhere: Likewise, set in every step of a recipe that has steps.
 
     Raises:
         UnknownNameError: No such recipe; with a suggestion.
         SpecError: With every fault: file, line, column, path, what is wrong.
     """
     source = _source(name)
+    steps = source.data.get("steps") if isinstance(source.data, Mapping) else None
+    inside = [f"steps.{step}." for step in steps] if isinstance(steps, Mapping) and steps else [""]
+    source.override({f"{step}{path}": value for path, value in (everywhere or {}).items() for step in inside})
     source.override(overrides or {})
     if not isinstance(source.data, Mapping):
         raise SpecError([source.problem((), "should be a mapping of fields")])

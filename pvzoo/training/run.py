@@ -9,10 +9,11 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from .. import __version__, catalog, weights
 from ..data.augment import Augmentation
+from ..data.loading import Batch
 from ..data.module import PairDataModule
 from ..data.protocols import open_protocol
 from ..data.sampling import InOrder, Shuffled
@@ -124,6 +126,80 @@ def _trained(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) 
     ]
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What a training would be.
+
+    Attributes:
+        name: Of the step and branch.
+        facts: As ``run.json`` will hold them.
+        steps: Optimiser steps.
+        seconds: A step's, measured with branch features that are not cached.
+        picture: The first training batch.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    steps: int
+    seconds: float
+    picture: Path
+
+
+def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iterator[Preview]:
+    """Measures a few steps of everything that a recipe would train, on throw-away models.
+
+    Args:
+        recipe: What would run.
+        out: Folder for the pictures of first batches.
+        machine: Where.
+        name: Of the step.
+    """
+    for step, inner in recipe.steps.items():
+        yield from preview(inner, out, machine, step)
+    if recipe.steps:
+        return
+    images = open_images(recipe.data)
+    split = open_protocol(recipe.data.protocol, recipe.data.protocol_params).split(images.table)
+    whole = _spec(recipe, len(split.classes))
+    plain = recipe.model_copy(update={"cache_features": 0})
+    for label, spec in (branch_specs(whole) if recipe.stage == 1 else {"": whole}).items():
+        model = Model(spec)
+        data = _data(plain, model, split, images, out)
+        batches = data.train_dataloader()
+        module = TrainingModule(model, plain, split.dev, 1)
+        label = "_".join(filter(None, (name, label))) or "model"
+        picture = out / f"{label}.png"
+        out.mkdir(parents=True, exist_ok=True)
+        _picture(next(iter(batches)), picture)
+        with _explained():
+            timer = _Timer()
+            quiet = replace(machine, progress=False)
+            trainer = _trainer(plain, quiet, out, [timer], limit_train_batches=3, limit_val_batches=0, max_epochs=1)
+            trainer.fit(module, datamodule=data)
+        yield Preview(label, _facts(recipe, split, images, module), recipe.epochs * len(batches), timer.step(), picture)
+
+
+class _Timer(Callback):
+    """Seconds of a step, without the first, which warms up."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._ends.append(time.perf_counter())
+
+    def step(self) -> float:
+        return (self._ends[-1] - self._ends[0]) / max(1, len(self._ends) - 1)
+
+
+def _picture(batch: Batch, file: Path) -> None:
+    """The images of a batch: one row a modality, each image stretched to its own darkest and lightest."""
+    from torchvision.utils import save_image
+
+    rows = [image for image in batch.images.values() if image is not None]
+    save_image(torch.cat([row[:12] for row in rows]), file, nrow=min(12, len(rows[0])), normalize=True, scale_each=True)
+
+
 def _spec(recipe: Recipe, classes: int) -> ModelSpec:
     overrides = {**recipe.overrides, "num_classes": classes}
     if recipe.model.endswith(SPEC_SUFFIXES):
@@ -192,14 +268,15 @@ def _fitted(
     return out / MODEL
 
 
-def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callback]) -> Trainer:
-    return Trainer(
+def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callback], **more: Any) -> Trainer:
+    settings: dict[str, Any] = dict(
         accelerator=machine.accelerator,
         devices=machine.devices,
         num_nodes=machine.num_nodes,
         strategy=machine.strategy,
-        precision=_precision(recipe, machine),  # type: ignore[arg-type]
+        precision=_precision(recipe, machine),
         max_epochs=recipe.epochs,
+        enable_checkpointing=not more,
         gradient_clip_val=recipe.optimiser.clip_norm,
         accumulate_grad_batches=recipe.batch.accumulate,
         callbacks=callbacks,
@@ -211,6 +288,7 @@ def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callba
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    return Trainer(**settings | more)
 
 
 def _started(spec: ModelSpec, init: Sequence[Path]) -> Model:

@@ -1,0 +1,111 @@
+"""``pvzoo train``: runs recipes. torch and Lightning are imported when the command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .output import console, note, table
+from .settings import read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..training.run import Preview
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a recipe, or a YAML file; 'pvzoo recipes' lists those that ship.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Name of the zoo, or a spec file.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="A SynthPalm release, drawn while training; a table; or a folder.", show_default=False),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of the folder; 'pvzoo data layouts' lists them.", show_default=False)
+    ] = None,
+    init: Annotated[
+        list[str] | None, typer.Option(help="Saved model to start from; several for its branches.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="A field of the recipe, such as optimiser.lr=1e-4."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the recipe, what is trained and what it costs; train nothing.")
+    ] = False,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many devices of this machine, or auto.")] = "1",
+    num_nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
+    strategy: Annotated[str, typer.Option(help="How several devices work together: ddp, fsdp, ...")] = "auto",
+) -> None:
+    """Train a model in one stage or two, and keep the one that verifies the dev identities best.
+
+    The run folder gets the recipe with everything filled in, checkpoints, metrics, curves, and the model. A run that
+    was ended goes on with [bold]--resume[/] as if nothing had happened. The test identities are never read.
+
+    Examples: [bold]pvzoo train two_stage --model stage2_spatial_nano --data synthpalm-mini -o runs/first[/],
+    [bold]pvzoo train stage1 --model stage1_convnext_palm --data palms/ -o runs/palm --set epochs=30[/],
+    [bold]pvzoo train stage2_plan_b --model stage2_spatial --init runs/first/model -o runs/b[/]
+    """
+    from ..training.recipe import load_recipe
+
+    given: dict[str, Any] = {"model": model, "data.source": data, "data.layout": layout, "init": init}
+    resolved = load_recipe(
+        recipe if not recipe.endswith((".yaml", ".yml", ".json")) else Path(recipe),
+        read_settings(settings or [], "PATH=VALUE, such as optimiser.lr=1e-4"),
+        everywhere={path: value for path, value in given.items() if value is not None},
+    )
+    from ..training.run import Machine, preview
+    from ..training.run import train as run
+
+    machine = Machine(accelerator, int(devices) if devices.isdecimal() else devices, num_nodes, strategy)
+    if dry_run:
+        import yaml
+
+        sys.stdout.write(yaml.safe_dump(resolved.to_dict(), sort_keys=False, default_flow_style=None, width=100))
+        table(("training", "what", ""), (row for found in preview(resolved, out, machine) for row in _rows(found)))
+        return
+    made = run(resolved, out, resume=resume, machine=machine)
+    console.print(f"model: {made}", highlight=False, markup=False, soft_wrap=True)
+    note(f"next: pvzoo compare --model {made} IMAGES..., or pvzoo.create('local-dir:{made}')")
+
+
+def _rows(found: Preview) -> Iterator[tuple[str, str, str]]:
+    """A preview as rows of a table."""
+    facts = found.facts
+    for group in facts["trained"]:
+        yield (
+            found.name,
+            f"trained at {group['lr']:g}: {', '.join(group['parts'])}",
+            f"{group['parameters']:,} parameters",
+        )
+    yield found.name, "frozen", f"{facts['frozen_parameters']:,} parameters"
+    counts = zip(*(facts["samples"][column] for column in ("part", "identities", "samples")), strict=True)
+    for part, identities, samples in counts:
+        yield found.name, part, f"{samples} samples of {identities} identities"
+    for remark in facts["notes"]:
+        yield found.name, "note", remark
+    whole = found.steps * found.seconds / 60
+    yield (
+        found.name,
+        "time",
+        f"{found.steps:,} steps of {found.seconds:.2f} s: {whole:.1f} minutes, less from cached features",
+    )
+    yield found.name, "first batch", str(found.picture)
+
+
+def recipes() -> None:
+    """List the recipes that ship; 'pvzoo train NAME --dry-run' shows one with everything filled in."""
+    from ..training.recipe import list_recipes, load_recipe
+
+    table(("recipe", "summary"), [(name, load_recipe(name).summary) for name in list_recipes()])
