@@ -18,7 +18,7 @@ PACKAGE = Path(pvzoo.__file__).parent
 # neighbours or from above.
 LAYERS = [
     ["errors", "shapes"],
-    ["extras"],
+    ["extras", "imagefile"],
     ["registry"],
     ["hookspecs"],
     ["plugins"],
