@@ -110,7 +110,7 @@ def measure(file: BinaryIO) -> tuple[int, int, str]:
             kind = kind.replace("8", "16")
         image.load()
         if image.mode == "F":
-            check_floats(*image.getextrema())  # type: ignore[arg-type]
+            check_floats(*image.getextrema())
         ImageOps.exif_transpose(image, in_place=True)
         return image.width, image.height, kind
 
