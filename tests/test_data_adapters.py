@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unprivileged import unprivileged
 
 from pvzoo import DataError
 from pvzoo.data.adapters import Adapter, Record, Table, open_layout
@@ -438,10 +439,13 @@ def test_a_closed_folder_is_an_error(tmp_path_factory: pytest.TempPathFactory) -
     (root / "Segmented/Left").mkdir(parents=True)
     (root / "Segmented/Left/001_1.bmp").touch()
     (root / "Segmented/Right").mkdir(mode=0o000)
+    right = root / "Segmented/Right"
+    cases = [(open_layout("iitd"), root), (open_layout("iitd"), right), (open_layout("tongji"), right)]
     with unprivileged(root):
-        assert fault("iitd", root) == f"{root}/Segmented/Right: cannot be read: Permission denied"
-        assert fault("iitd", root / "Segmented/Right") == f"{root}/Segmented/Right: cannot be read: Permission denied"
-        assert fault("tongji", root / "Segmented/Right").endswith("cannot be read: Permission denied")
+        for adapter, place in cases:
+            with pytest.raises(DataError) as caught:
+                adapter.scan(place)
+            assert str(caught.value) == f"{right}: cannot be read: Permission denied"
 
 
 def test_a_name_that_is_not_unicode_is_never_in_a_table(touch: Callable[..., Path]) -> None:
@@ -453,27 +457,6 @@ def test_a_name_that_is_not_unicode_is_never_in_a_table(touch: Callable[..., Pat
     table = open_layout("xjtu_up").scan(root)
     assert [record.path for record in table] == ["LG/Flash/R_9/1.jpg"]
     assert table.unexpected == ("LG/Flash/R_9/\\udcff.jpg",)
-
-
-class unprivileged:  # noqa: N801
-    """As a user whom permissions bind: tests in containers run as root."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def __enter__(self) -> None:
-        self.user = os.geteuid()
-        if self.user == 0:
-            self.modes = {folder: folder.stat().st_mode for folder in (self.root, *self.root.parents)}
-            for folder in self.modes:
-                folder.chmod(0o755)
-            os.seteuid(65534)
-
-    def __exit__(self, *_: object) -> None:
-        if self.user == 0:
-            os.seteuid(0)
-            for folder, mode in self.modes.items():
-                folder.chmod(mode)
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -556,14 +539,13 @@ def test_a_layout_of_a_plugin(run_pvzoo: Callable[..., Any], touch: Callable[...
     touch("data/p1/d1/palm.png", "data/p1/d1/vein.png", "data/p1/d2/palm.png")
     done = run_pvzoo("data", "scan", "data", "--layout", "palmlab/clinic", path=site)
     assert done.returncode == 0, done.stderr
-    assert "pairing\tsimultaneous, 1 of 2 samples have palm and vein\n" in done.stdout
+    assert "pairing\tsimultaneous, 1 of 2 samples with palm and vein\n" in done.stdout
     assert "warning: vein: 1 session, and 2 are published\n" in done.stderr
     done = run_pvzoo("data", "scan", "data", "-l", "palmlab/clinic", "--set", "vein=false", path=site)
     assert done.stdout.splitlines()[0] == "palm\t2 images"
     assert done.stderr == ""
     done = run_pvzoo("data", "layouts", path=site)
-    counts = "1 identity, 2 sessions of 1, 2 images"
-    assert f"palmlab/clinic\tpalm and vein\tsimultaneous\t{counts}\tp1/d1/palm.png\n" in done.stdout
+    assert "palmlab/clinic\tpalm and vein\tsimultaneous\t1\t2\t1\t2\tp1/d1/palm.png\n" in done.stdout
 
 
 def test_a_layout_that_cannot_be_imported_is_named(run_pvzoo: Callable[..., Any], site: Any) -> None:

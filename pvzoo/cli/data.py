@@ -44,11 +44,13 @@ SettingsOption = Annotated[
 
 @app.command()
 def layouts(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the layouts of data sets: their pairing, what was published, and a path of theirs.
+    """List the layouts of data sets: pairing, published counts of each modality, and a path of theirs.
 
-    Pairing says how sure it is that a palm and a vein image belong together: [bold]simultaneous[/] (one moment),
-    [bold]same_sample[/] (one visit to the camera), [bold]same_identity[/] (one hand, at different times),
-    [bold]virtual[/] (two people put together).
+    Pairing says how sure it is that a palm and a vein image belong together:
+
+    [bold]simultaneous[/], at one moment; [bold]same_sample[/], at one visit to the camera;
+
+    [bold]same_identity[/], one hand at different times; [bold]virtual[/], two people put together.
     """
     from ..plugins import host
     from ..registry import Component
@@ -68,12 +70,12 @@ def layouts(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
             fact["name"],
             " and ".join(fact["modalities"]) or "palm, vein",
             fact["pairing"],
-            str(fact["expected"]),
+            *("" if number is None else str(number) for number in asdict(fact["expected"]).values()),
             fact["example"],
         )
         for fact in facts
     ]
-    table(("layout", "images", "pairing", "published, of each modality", "a path"), rows)
+    table(("layout", "shows", "pairing", "identities", "sessions", "samples", "images", "a path"), rows)
 
 
 def _layout_facts(name: str, summary: str, builder: Any) -> dict[str, Any]:
@@ -132,9 +134,11 @@ def check(
 ) -> None:
     """Check that a copy of a data set is whole: every image is opened, and counts are compared with the published ones.
 
-    Finds images that are missing, not of the layout, unreadable, or the same as another's, byte for byte; identities
-    with the wrong number of samples; samples without palm or vein; two files for one image. Exits with 1 if there is
-    a finding.
+    Finds images that are missing, unreadable, not of the layout, or there twice, byte for byte;
+
+    identities with a wrong number of samples; samples without palm or vein; two files for one image.
+
+    Exits with 1 if there is a finding.
 
     Example: [bold]pvzoo data check tongji --layout tongji[/]
     """
@@ -170,8 +174,7 @@ def show(
 ) -> None:
     """Draw a contact sheet: some identities, palm and vein side by side, session after session.
 
-    Look at it before you train: a wrong pairing, two hands in one identity, or a spectrum taken for another is seen at
-    a glance.
+    Look before you train: a wrong pairing or two hands in one identity are seen at a glance.
 
     Examples: [bold]pvzoo data show palms/table.csv -o sheet.png[/],
     [bold]pvzoo data show casia --layout casia_ms -o sheet.png --rows 20 --seed 1[/]
@@ -236,7 +239,7 @@ def _facts(found: Table) -> Iterator[tuple[str, str]]:
     yield "identities", str(counts["identities"])
     yield "subjects", str(counts["subjects"])
     yield "sessions", str(len(counts["sessions"])) if any(counts["sessions"]) else "not known"
-    both = f", {counts['complete']} of {count(counts['samples'], 'sample')} have palm and vein"
+    both = f", {counts['complete']} of {counts['samples']} samples with palm and vein"
     yield "pairing", (found.pairing or "none") + (both if len(found.modalities) > 1 else "")
     yield "unused", count(found.unused, "file") + " of the layout" * bool(found.unused)
     unexpected = count(len(found.unexpected), "file")

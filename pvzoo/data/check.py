@@ -15,7 +15,6 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from ..errors import ImageError, count
-from ..imagefile import measure
 from ..pairs import SUFFIXES
 from .adapters.base import Adapter
 from .table import Record, Table
@@ -110,7 +109,10 @@ def _counts(table: Table, modality: str, adapter: Adapter[Any]) -> Iterator[Find
             each[record.identity] += 1
             places[record.session, record.sample] += 1
             hands.add(record.hand)
-    absent = _absent(each, hands, expected.identities)
+    total = expected.samples * expected.sessions if expected.samples and expected.sessions else None
+    usual, how_many = Counter(each.values()).most_common(1)[0]
+    merged = bool(total and usual == 2 * total and expected.identities and len(each) <= expected.identities / 2)
+    absent = [] if merged else _absent(each, hands, expected.identities)
     for found, published, what, lacks in (
         (len(each), expected.identities, ("identity", "identities"), absent),
         (len({session for session, _ in places}), expected.sessions, ("session",), []),
@@ -119,20 +121,18 @@ def _counts(table: Table, modality: str, adapter: Adapter[Any]) -> Iterator[Find
         if published is not None and found != published:
             note = f"{modality}: {count(found, *what)}, and {published} are published"
             yield Finding("counts", "", note + (f"; missing {_first(lacks)}" if lacks else ""))
-    if expected.samples is None or expected.sessions is None:
+    if total is None:
         return
-    total = expected.samples * expected.sessions
-    usual, how_many = Counter(each.values()).most_common(1)[0]
     if usual != total and how_many > 1 and how_many > len(each) / 2:
         note = f"{how_many} identities have {count(usual, f'{modality} image')}, and {total} are published"
-        if usual == 2 * total and expected.identities and len(each) <= expected.identities / 2:
+        if merged:
             note += f": this copy merges two palms into one identity ({len(each)} x {usual}); do not train on it"
         yield Finding("samples", "", note)
     else:
         usual = total
     odd = [identity for identity, number in each.items() if number not in (usual, total)]
     # What others have: copies count samples from 0 or from 1.
-    common = [place for place, number in sorted(places.items()) if number > len(each) / 2]
+    common = [place for place, number in sorted(places.items()) if 2 * number >= len(each)]
     own: dict[str, set[tuple[int, int]]] = {identity: set() for identity in odd}
     for record in table if odd else ():
         if record.modality == modality and record.identity in own:
@@ -144,11 +144,11 @@ def _counts(table: Table, modality: str, adapter: Adapter[Any]) -> Iterator[Find
 
 
 def _absent(found: Collection[str], hands: Collection[str], published: int | None) -> list[str]:
-    """The identities that are not there, where subjects are numbered from 1 without gaps; else nothing."""
+    """The identities that are not there, if few are missing and subjects are numbered from 1; else nothing."""
     subjects = range(1, (published or 0) // len(hands) + 1)
     every = [f"{subject}/{hand}" if hand else str(subject) for subject in subjects for hand in sorted(hands)]
     absent = [identity for identity in every if identity not in found]
-    return absent if len(absent) + len(found) == published else []
+    return absent if len(absent) + len(found) == published and len(absent) <= published / 10 else []
 
 
 def _first(texts: Sequence[str], limit: int = 5) -> str:
@@ -170,6 +170,8 @@ def _other_files(table: Table) -> Iterator[str]:
 
 
 def _files(table: Table, formats: Formats, advance: Advance) -> Iterator[Finding]:
+    from ..imagefile import measure  # loads Pillow, which a survey does without
+
     seen: dict[bytes, int] = {}
     for number, record in enumerate(table):
         path = table.file(record)

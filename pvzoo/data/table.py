@@ -120,7 +120,12 @@ class Table:
         # Labels sort once each, not once a record: a natural key is slow.
         found = list(records)
         rank = {text: i for i, text in enumerate(sorted({t for r in found for t in (r.subject, r.hand)}, key=natural))}
-        found.sort(key=lambda r: (rank[r.subject], rank[r.hand], r.session, r.sample, r.modality, r.path))
+        found.sort(
+            key=lambda r: (
+                *(rank[r.subject], rank[r.hand], r.session, r.sample, r.modality, r.path),
+                *(r.spectrum, r.pairing, r.digest),  # only of a file that is listed twice
+            )
+        )
         self.records: tuple[Record, ...] = tuple(found)
         self.root = root
         self.unexpected = tuple(sorted(unexpected))
@@ -253,9 +258,12 @@ def _file_digest(path: Path) -> str:
 
 def _write_csv(path: Path, records: Iterable[Record]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(astuple(record) for record in records)
+        plain = csv.writer(file, lineterminator="\n")
+        # A carriage return alone would stand without quotes, and be read as the end of the row.
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writerow(COLUMNS)
+        for row in map(astuple, records):
+            (quoted if any(isinstance(cell, str) and "\r" in cell for cell in row) else plain).writerow(row)
 
 
 def _read_csv(path: Path) -> list[Record]:

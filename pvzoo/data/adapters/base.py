@@ -46,14 +46,6 @@ class Expected:
     samples: int | None = None
     images: int | None = None
 
-    def __str__(self) -> str:
-        parts = [
-            count(self.identities, "identity", "identities") if self.identities else "",
-            count(self.sessions, "session") + (f" of {self.samples}" if self.samples else "") if self.sessions else "",
-            count(self.images, "image") if self.images else "",
-        ]
-        return ", ".join(part for part in parts if part)
-
 
 class Unused:
     """Marks a file that belongs to the layout and was not asked for."""
