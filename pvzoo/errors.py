@@ -115,3 +115,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the nearest of ``candidates``, or an empty string."""
     near = nearest(name, candidates)
     return f"; did you mean {near!r}?" if near else ""
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Returns ``"1 file"``, ``"3 files"``; ``plural`` is for nouns that do not only add an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

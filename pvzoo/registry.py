@@ -234,7 +234,7 @@ class WeightSource(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Component):
-    """Builds a data set adapter: ``scan(root) -> table`` and ``expected`` counts."""
+    """Builds the layout of a data set, a :class:`pvzoo.data.adapters.Adapter`: ``scan(root)`` gives a table."""
 
     kind = "dataset"
 

@@ -93,7 +93,9 @@ def run_python(
     *arguments: str, path: Site | None = None, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PVZOO_", "PYTHON", "COLUMNS"))}
-    inherited |= {"PYTHONPATH": str(path.path)} if path else {}
+    # The path of the tests themselves stays: they may run in a copy that is not the installed one.
+    places = [*([str(path.path)] if path else []), *filter(None, [os.environ.get("PYTHONPATH")])]
+    inherited |= {"PYTHONPATH": os.pathsep.join(places)} if places else {}
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,

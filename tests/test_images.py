@@ -21,7 +21,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pvzoo import ImageError
-from pvzoo.images import MAX_PIXELS, preprocess
+from pvzoo.imagefile import MAX_PIXELS
+from pvzoo.images import preprocess
 from pvzoo.specs import Preprocessing
 
 HEIGHT, WIDTH = 6, 8

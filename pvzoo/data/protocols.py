@@ -459,7 +459,7 @@ def open_protocol(name: str, params: Mapping[str, Any] | None = None) -> Protoco
         message = f"no protocol named {name!r}; {hint}"
         raise UnknownNameError(message, kind="protocol", name=name, suggestions=[near] if near else [])
     protocol = PROTOCOLS[name]
-    return protocol(checked(f"protocol {name!r}", protocol.params_type, params, "pvzoo data protocols"))
+    return protocol(checked(f"protocol {name!r}", protocol.params_type, params))
 
 
 def _of(pairs: Iterable[Pair], what: Literal["identity", "subject", "session"], values: Iterable[object]) -> list[Pair]:
