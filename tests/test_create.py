@@ -206,7 +206,7 @@ def test_a_mapping_is_left_as_it_was() -> None:
         ({"modalities": ["vein"]}, lambda spec: spec.modalities, ("vein",)),
         ({"modalities": ("palm", "vein", "dorsal")}, lambda spec: len(spec.modalities), 3),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_arguments_change_the_spec(arguments: dict[str, Any], field: Any, value: Any) -> None:
     model = pvzoo.create(SMALL, **arguments)
