@@ -234,17 +234,14 @@ def resolve(
 
 
 def _assignments(changes: list[str]) -> dict[str, Any]:
-    import yaml
+    from ..specs import Source
 
     found: dict[str, Any] = {}
     for change in changes:
         path, equals, value = change.partition("=")
         if not equals:
             raise PvzooError(f"--set {change}: write PATH=VALUE, such as fusion.local=concat")
-        try:
-            found[path] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise PvzooError(f"--set {change}: the value is not YAML: {' '.join(str(error).split())}") from error
+        found[path] = Source.from_text(value or "null", f"--set {path}").data
     return found
 
 
