@@ -12,6 +12,7 @@ from textwrap import dedent
 
 import pytest
 
+import pvzoo
 from pvzoo.plugins import Host, Plugin, discover
 
 HEADER = "import pvzoo\nfrom pvzoo import hookimpl\n\n"
@@ -93,9 +94,9 @@ def run_python(
     *arguments: str, path: Site | None = None, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PVZOO_", "PYTHON", "COLUMNS"))}
-    # The path of the tests themselves stays: they may run in a copy that is not the installed one.
-    places = [*([str(path.path)] if path else []), *filter(None, [os.environ.get("PYTHONPATH")])]
-    inherited |= {"PYTHONPATH": os.pathsep.join(places)} if places else {}
+    # The child imports the pvzoo that these tests import, wherever that is.
+    paths = [path.path] if path else []
+    inherited["PYTHONPATH"] = os.pathsep.join(map(str, [*paths, Path(pvzoo.__file__).parents[1]]))
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,

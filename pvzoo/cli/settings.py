@@ -1,4 +1,4 @@
-"""The ``--set`` option: values by name, written as YAML."""
+"""The ``--set`` option: values by name, written as in a spec file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ def read_settings(changes: list[str], example: str) -> dict[str, Any]:
     """``["a=1", "b=null"]`` to ``{"a": 1, "b": None}``.
 
     Raises:
-        PvzooError: If there is no ``=``, or the value is not YAML.
+        PvzooError: If there is no ``=``.
+        SpecError: If the value is not YAML as specs may have it.
     """
-    import yaml
+    from ..specs import Source
 
     found: dict[str, Any] = {}
     for change in changes:
         path, equals, value = change.partition("=")
         if not equals:
             raise PvzooError(f"--set {change}: write {example}")
-        try:
-            found[path] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise PvzooError(f"--set {change}: the value is not YAML: {' '.join(str(error).split())}") from error
+        found[path] = Source.from_text(value or "null", f"--set {path}").data
     return found

@@ -13,12 +13,12 @@ from ..errors import PvzooError
 from ..plugins import host
 from ..registry import Alignment, Backbone, Entry, Fusion, Head
 from ..shapes import BackboneShape, Shape
+from .fields import Faults
 
 if TYPE_CHECKING:
     from .model import ModelSpec
 
 T = TypeVar("T")
-Faults = list[tuple[tuple[str | int, ...], str]]
 DEFAULT_MEMORY_LIMIT = "16GiB"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
