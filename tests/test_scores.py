@@ -238,6 +238,16 @@ SCORES = {
 }
 
 
+def test_thresholds_on_the_edges_of_bins() -> None:
+    """In float32, a score and an edge may be rounded to either side."""
+    population, identity = people(20)
+    source = Comparisons(embeddings(identity, 0.7), population, all_pairs(len(identity)))
+    every = np.unique(score_set(source, list(map(str, identity))).scores)
+    edges = (np.arange(scores.BINS) / scores.BINS * 2 - 1)[::1500]
+    near = [every[np.abs(every - edge).argmin()] for edge in edges]
+    assert_same_figures(source, (*edges, *near))
+
+
 @pytest.mark.parametrize("kind", list(SCORES))
 @given(st.data())
 def test_both_ways_agree_on_any_scores(kind: str, data: Any) -> None:
