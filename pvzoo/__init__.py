@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .catalog import spec as spec
     from .errors import BuildError as BuildError
     from .errors import DataError as DataError
+    from .errors import EvaluationError as EvaluationError
     from .errors import ImageError as ImageError
     from .errors import InputError as InputError
     from .errors import MissingModalityError as MissingModalityError
@@ -43,12 +44,16 @@ if TYPE_CHECKING:
     from .shapes import Level as Level
     from .shapes import Shape as Shape
     from .specs import ModelSpec as ModelSpec
+    from .threshold import Decision as Decision
+    from .threshold import Threshold as Threshold
     from .weights import LoadReport as LoadReport
 
 _HOME = {
     "BackboneShape": "shapes",
     "BuildError": "errors",
     "DataError": "errors",
+    "Decision": "threshold",
+    "EvaluationError": "errors",
     "Fused": "fusion.base",
     "ImageError": "errors",
     "InputError": "errors",
@@ -66,6 +71,7 @@ _HOME = {
     "RegistrationError": "errors",
     "Shape": "shapes",
     "SpecError": "errors",
+    "Threshold": "threshold",
     "UnknownNameError": "errors",
     "WeightsError": "errors",
     "create": "factory",

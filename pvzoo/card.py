@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .specs import ModelSpec
+from .threshold import Threshold
 
 
-def render(spec: ModelSpec, *, untrained: bool) -> str:
+def render(spec: ModelSpec, *, untrained: bool, thresholds: Sequence[Threshold] = ()) -> str:
     """Returns the card as Markdown: what the model is, how to load it, what it takes and gives."""
     title = spec.name or "A pvzoo model"
     height, width = spec.preprocessing.size
@@ -24,6 +27,8 @@ def render(spec: ModelSpec, *, untrained: bool) -> str:
         for need in spec.to_dict()["requires"].values()
     )
     arguments = ", ".join(spec.modalities)
+    cuts = "".join(f"* {cut.rule if cut.target is None else f'FMR {cut.target:g}'}: {cut}\n" for cut in thresholds)
+    cuts = f"\nThresholds of the score, for `model.verify`:\n\n{cuts}" if cuts else ""
     return f"""---
 library_name: pvzoo
 tags: [palmprint, palm-vein, biometrics]
@@ -44,7 +49,7 @@ embedding = model.embed({arguments})
 | part | what |
 | --- | --- |
 {table}
-
+{cuts}
 The whole spec is in `config.json`.
 """
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from keyword import iskeyword
@@ -15,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import weights
-from .errors import InputError, MissingModalityError, did_you_mean
+from .errors import EvaluationError, InputError, MissingModalityError, did_you_mean
 from .fusion.base import Fused
 from .images import Images, preprocess
 from .specs import ModelSpec
 from .specs.fields import Ref
+from .threshold import Decision, Threshold
 
 BranchFeatures = Mapping[str, Mapping[str, Tensor | None]]
 PARTS = ("branches", "alignments", "fusions", "head")
@@ -103,6 +105,7 @@ class Model(nn.Module):
         with guards["head"]:
             self.head = _build(spec, spec.head, dim=width, num_classes=spec.num_classes)
         self._first_values = weights.first_values(self) if init is None else None
+        self._thresholds: tuple[tuple[Threshold, ...], list[Tensor]] = ((), [])
 
     def _build_branches(self, modality: str) -> Parts:
         image = self.spec.preprocessing
@@ -146,6 +149,57 @@ class Model(nn.Module):
         """Notes what was loaded, and whether it counts as trained."""
         self.load_report = report
         self._first_values = weights.first_values(self) if report.untrained else None
+        self.set_thresholds(report.thresholds)
+
+    @property
+    def thresholds(self) -> tuple[Threshold, ...]:
+        """Those that were chosen with these weights; none once the weights have changed. Saved with the model."""
+        thresholds, values = self._thresholds
+        return thresholds if thresholds and weights.unchanged(self, values) else ()
+
+    def set_thresholds(self, thresholds: Sequence[Threshold]) -> None:
+        """Gives the model thresholds of its scores; see :func:`pvzoo.evaluation.results.choose_thresholds`."""
+        self._thresholds = (tuple(thresholds), weights.first_values(self) if thresholds else [])
+
+    def verify(self, a: Any, b: Any, *, fmr: float = 1e-4) -> Decision:
+        """Says whether two palms are of one identity: whether the cosine of their embeddings reaches a threshold.
+
+        Args:
+            a: The images of one palm, one a modality in the order of ``spec.modalities``, ``None`` for a missing one;
+                a model of one modality takes the image itself. Anything that :meth:`preprocess` takes.
+            b: Those of the other.
+            fmr: The target of the threshold, one of :attr:`thresholds`.
+
+        Returns:
+            The answer, with the score, the threshold, and which FMR was measured on what.
+
+        Raises:
+            EvaluationError: If the model has no threshold for this FMR.
+            InputError: If images are too many or too few.
+        """
+        threshold = self._threshold(fmr)
+        with torch.inference_mode():
+            first, second = (self.embed(*self._palm(images)).float() for images in (a, b))
+        score = float(F.cosine_similarity(first, second))
+        return Decision(score >= threshold.value, score, threshold)
+
+    def _threshold(self, fmr: float) -> Threshold:
+        has = {cut.target: cut for cut in self.thresholds if cut.target is not None}
+        for target, cut in has.items():
+            if math.isclose(target, fmr):
+                return cut
+        known = f"it has {', '.join(f'{target:g}' for target in has)}" if has else "it has none"
+        message = f"the model has no threshold for an FMR of {fmr:g}; {known}"
+        if self._thresholds[0] and not self.thresholds:
+            message += ", since its weights have changed since they were chosen"
+        raise EvaluationError(f"{message} (pvzoo.evaluation.results.choose_thresholds, then model.set_thresholds)")
+
+    def _palm(self, images: Any) -> list[Tensor | None]:
+        given = list(images) if isinstance(images, (list, tuple)) else [images]
+        if len(given) != len(self.spec.modalities):
+            each = " and ".join(self.spec.modalities)
+            raise InputError(f"a palm is {len(self.spec.modalities)} images ({each}), and {len(given)} were given")
+        return [None if image is None else self.preprocess(image) for image in given]
 
     def forward(self, *images: Tensor | None, labels: Tensor | None = None, **by_name: Tensor | None) -> Output:
         """Runs the whole model: ``model(palm, vein)``, ``model(palm, vein, labels)``, ``model(palm=..., vein=...)``.

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import WeightsError
+from .threshold import Threshold
 
 # One key: safetensors does not keep the order of several, and equal models should give equal files.
 METADATA_KEY = "pvzoo"
@@ -42,6 +43,7 @@ class About(BaseModel):
         dtype: The model's floating-point type, whatever the file stores; ``None`` if it has several.
         derived: Digests of the buffers that are not stored, by name.
         untrained: Whether the weights are those of a random initialisation.
+        thresholds: Chosen with these weights.
         pvzoo: The version that wrote the file.
     """
 
@@ -51,6 +53,7 @@ class About(BaseModel):
     dtype: Literal["float16", "bfloat16", "float32", "float64"] | None = None
     derived: dict[str, str] = Field(default_factory=dict)
     untrained: bool = False
+    thresholds: tuple[Threshold, ...] = ()
     pvzoo: str = ""
 
 

@@ -24,6 +24,7 @@ from .card import render
 from .errors import WeightsError
 from .specs import ModelSpec, Source, load_spec
 from .tensorfile import METADATA_KEY, Header, read_header, read_tensors, replacing
+from .threshold import Threshold
 
 if TYPE_CHECKING:
     from .model import Model
@@ -42,6 +43,7 @@ class LoadReport:
         initialised: Not taken from the file, but random: the class matrix when the head or ``num_classes`` changed.
         skipped: In the file and not used.
         untrained: Whether the file says that its weights were never trained.
+        thresholds: Those that the file carries.
     """
 
     source: str
@@ -50,6 +52,7 @@ class LoadReport:
     initialised: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     untrained: bool = False
+    thresholds: tuple[Threshold, ...] = ()
 
     def __str__(self) -> str:
         counts = ", ".join(
@@ -100,6 +103,7 @@ def save(model: Model, directory: Path, dtype: torch.dtype | None = None) -> Pat
         "dtype": floats.pop() if len(floats) == 1 else None,
         "derived": _derived(model),
         "untrained": model.untrained,
+        "thresholds": [threshold.model_dump() for threshold in model.thresholds],
         "pvzoo": __version__,
     }
     try:
@@ -113,7 +117,9 @@ def save(model: Model, directory: Path, dtype: torch.dtype | None = None) -> Pat
             save_file(tensors, file, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
             # Not as \u escapes: a reader of YAML does not know the pairs that stand for one character.
             config.write_text(json.dumps(spec, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            card.write_text(render(model.spec, untrained=model.untrained), encoding="utf-8")
+            card.write_text(
+                render(model.spec, untrained=model.untrained, thresholds=model.thresholds), encoding="utf-8"
+            )
     except (OSError, SafetensorError, RuntimeError) as error:
         raise WeightsError(f"{directory}: cannot be written: {error}") from error
     return directory
@@ -342,6 +348,7 @@ def _report(header: Header, plan: _Plan, target: torch.dtype | None) -> LoadRepo
         tuple(plan.initialised),
         tuple(plan.skipped),
         header.about.untrained,
+        header.about.thresholds,
     )
 
 

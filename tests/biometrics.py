@@ -7,16 +7,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pvzoo.evaluation import metrics
 from pvzoo.synth import Generator, SynthConfig
 
 
 def eer(genuine: Any, impostor: Any) -> float:
-    """Equal error rate: (FMR + FNMR) / 2 where they are closest, at thresholds that are scores; ties go together."""
-    thresholds = np.append(np.unique(np.concatenate([genuine, impostor])), np.inf)
-    fmr = 1 - np.searchsorted(np.sort(impostor), thresholds) / len(impostor)  # score >= threshold
-    fnmr = np.searchsorted(np.sort(genuine), thresholds) / len(genuine)
-    best = np.abs(fmr - fnmr).argmin()
-    return float(fmr[best] + fnmr[best]) / 2
+    """Equal error rate; see :func:`pvzoo.evaluation.metrics.eer`."""
+    return metrics.eer(metrics.tally(genuine, impostor)).value
 
 
 def split_scores(scores: Any, labels: Any) -> tuple[Any, Any]:

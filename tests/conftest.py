@@ -9,10 +9,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import pvzoo
+from pvzoo.cli import main
 from pvzoo.plugins import Host, Plugin, discover
 
 HEADER = "import pvzoo\nfrom pvzoo import hookimpl\n\n"
@@ -114,5 +117,21 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, path: Site | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         return run_python(*arguments, path=path, cwd=tmp_path, **env)
+
+    return run
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs the program in this process, which has torch already."""
+
+    def run(*arguments: str | Path) -> Any:
+        monkeypatch.setattr(sys, "argv", ["pvzoo", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "100")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code or 0, out=captured.out, err=captured.err)
 
     return run

@@ -30,7 +30,7 @@ def test_version_and_help(run_pvzoo: Run, arguments: list[str]) -> None:
     if "--version" in arguments:
         assert done.stdout == f"pvzoo {pvzoo.__version__}\n"
     elif arguments == ["--help"]:
-        for command in ("compare", "embed", "list", "show", "validate", "resolve", "schema", "plugins"):
+        for command in ("compare", "embed", "eval", "list", "show", "validate", "resolve", "schema", "plugins"):
             assert f" {command} " in done.stdout
     else:
         for option in ("--json", "--no-import", "--check", "--probe", "show"):

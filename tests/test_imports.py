@@ -18,7 +18,7 @@ PACKAGE = Path(pvzoo.__file__).parent
 # neighbours or from above.
 LAYERS = [
     ["errors", "shapes"],
-    ["extras", "imagefile"],
+    ["extras", "imagefile", "threshold"],
     ["registry"],
     ["hookspecs"],
     ["plugins"],
@@ -37,7 +37,20 @@ RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 
 HEAVY = ["torch", "torchvision", "timm", "numpy", "cv2", "safetensors", "PIL", "huggingface_hub"]
 # No module of these parts, apart from those listed, imports any of HEAVY.
-LIGHT = ["errors", "shapes", "registry", "hookspecs", "plugins", "specs", "zoo", "card", "catalog", "pairs", "cli"]
+LIGHT = [
+    "errors",
+    "shapes",
+    "threshold",
+    "registry",
+    "hookspecs",
+    "plugins",
+    "specs",
+    "zoo",
+    "card",
+    "catalog",
+    "pairs",
+    "cli",
+]
 LIGHT_MODULES = [f"pvzoo.{part}" for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "cli.app"]]
 
 
@@ -132,6 +145,7 @@ def test_commands_about_names_load_no_torch(python: Callable[..., Any], tmp_path
         ["data", "scan", "palms", "--layout", "folder_pair", "-o", "table.csv"],
         ["compare", "--help"],
         ["embed", "--help"],
+        ["eval", "--help"],
     ]
     code = f"""
 import runpy, sys

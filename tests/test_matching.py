@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from PIL import Image
 
 import pvzoo
 from pvzoo import ImageError, InputError
-from pvzoo.cli import main
 from pvzoo.embedding import Embedded, embed_samples, write_npz
 from pvzoo.model import Model
 from pvzoo.pairs import Sample, read_samples
@@ -59,22 +57,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def model(models: dict[str, Path]) -> Model:
     return pvzoo.create(f"local-dir:{models['attention']}")
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Runs the program in this process, which has torch already."""
-
-    def run(*arguments: str | Path) -> Any:
-        monkeypatch.setattr(sys, "argv", ["pvzoo", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "100")
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=ended.value.code or 0, out=captured.out, err=captured.err)
-
-    return run
 
 
 @pytest.fixture

@@ -1,0 +1,199 @@
+"""Reports: a result as JSON, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..errors import EvaluationError
+from ..tensorfile import replacing
+from . import metrics
+from .bootstrap import CONFIDENCE, Interval
+from .metrics import Tally, power
+from .results import Evaluation, Figure
+
+CURVE_POINTS = 2000
+
+
+def _plain(value: float) -> float | None:
+    """JSON knows neither NaN nor infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _pair(interval: Interval) -> list[float | None]:
+    return [_plain(interval.low), _plain(interval.high)]
+
+
+def to_json(result: Evaluation, *, command: str = "") -> dict[str, Any]:
+    """The content of ``metrics.json``: a value for each figure, ``null`` with a reason where there is none."""
+    values: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    care: dict[str, list[str]] = {}
+    for figure in result.figures:
+        name = figure.name
+        if figure.at is None:
+            values[name], intervals[name] = _plain(figure.value), _pair(figure.interval)
+        else:
+            values.setdefault(name, {})[power(figure.at)] = _plain(figure.value)
+            intervals.setdefault(name, {})[power(figure.at)] = _pair(figure.interval)
+            name = f"{name}.{power(figure.at)}"
+        if figure.reason or figure.interval.reason:
+            reasons[name] = figure.reason or figure.interval.reason
+        if figure.remarks:
+            care[name] = list(figure.remarks)
+    rate = result.eer
+    return {
+        **values,
+        "eer_low": rate.low,
+        "eer_high": rate.high,
+        "eer_threshold": _plain(rate.point.threshold),
+        "auc_error": metrics.auc_error(result.counted.tally),
+        **{f"n_{name}": count for name, count in asdict(result.counts).items()},
+        "intervals": intervals,
+        "bootstrap": dict(result.bootstrap),
+        "thresholds": [
+            {"dev": each.threshold.model_dump(), "fmr": each.point.fmr, "fnmr": each.point.fnmr}
+            for each in result.applied
+        ],
+        "reasons": reasons,
+        "remarks": care,
+        "warnings": list(result.warnings),
+        "protocol": dict(result.protocol),
+        "pvzoo": __version__,
+        "command": command,
+    }
+
+
+def number(value: float, digits: int = 6) -> str:
+    """A value as reports show it."""
+    return "-" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def span(interval: Interval) -> str:
+    """An interval as reports show it."""
+    return "-" if interval.reason else f"{number(interval.low, 4)} to {number(interval.high, 4)}"
+
+
+def amount(of: int | None) -> str:
+    """A number of subjects or comparisons as reports show it."""
+    return "unknown" if of is None else f"{of:,}"
+
+
+def remarks(figure: Figure) -> str:
+    """Why there is no value, and what to know of it."""
+    return "; ".join(filter(None, (figure.reason, *figure.remarks)))
+
+
+def to_markdown(result: Evaluation, *, command: str = "") -> str:
+    """The report for people."""
+    rows: list[Sequence[str]] = []
+    for each in result.figures:
+        rests = each.counts
+        sizes = map(amount, (rests.subjects, rests.identities, rests.genuine, rests.impostor))
+        rows.append((each.title, number(each.value), span(each.interval), *sizes, remarks(each)))
+    head = ("figure", "value", f"{CONFIDENCE:.0%} interval", "subjects", "identities", "genuine", "impostor", "remarks")
+    rate = result.eer
+    lines = ["# Evaluation", "", *(f"* {name}: {value}" for name, value in result.protocol.items())]
+    lines += ["", *_table(head, rows), ""]
+    where = f"threshold {number(rate.point.threshold)}, FMR {number(rate.point.fmr)}, FNMR {number(rate.point.fnmr)}"
+    lines += [f"EER: {where}; between the neighbouring thresholds, {number(rate.low)} to {number(rate.high)}.", ""]
+    if result.applied:
+        rows = [
+            (
+                "EER" if each.threshold.target is None else f"FMR <= {power(each.threshold.target)}",
+                *map(number, (each.threshold.value, each.threshold.fmr, each.threshold.fnmr)),
+                *map(number, (each.point.fmr, each.point.fnmr)),
+            )
+            for each in result.applied
+        ]
+        lines += ["## Thresholds of the dev set", ""]
+        lines += [*_table(("rule", "threshold", "dev FMR", "dev FNMR", "FMR", "FNMR"), rows), ""]
+    lines += ["## Read with care", "", *(f"* {warning}" for warning in result.warnings), ""] * bool(result.warnings)
+    folds, seed = result.bootstrap.get("folds"), result.bootstrap.get("seed")
+    if not all(each.interval.reason for each in result.figures):
+        lines += [f"Intervals: {folds} folds of subjects drawn with replacement, seed {seed}.", ""]
+    lines += [f"pvzoo {__version__}" + (f", `{command}`" if command else "")]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    return [line(head), line(["---"] * len(head)), *map(line, rows)]
+
+
+def to_csv(result: Evaluation) -> str:
+    """One figure a line, with its counts."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    counts = ("subjects", "identities", "genuine", "impostor")
+    writer.writerow(("figure", "at", "value", "low", "high", *counts, "reason", "remarks"))
+    for each in result.figures:
+        numbers = (each.value, each.interval.low, each.interval.high)
+        writer.writerow(
+            (
+                each.name,
+                "" if each.at is None else power(each.at),
+                *("" if math.isnan(number) else number for number in numbers),
+                *("" if count is None else count for count in asdict(each.counts).values()),
+                each.reason or each.interval.reason,
+                "; ".join(each.remarks),
+            )
+        )
+    return text.getvalue()
+
+
+def curve_csv(result: Evaluation) -> str:
+    """Threshold, FMR and FNMR, at most 2,000 points, dense where one of them is small."""
+    counts = result.counted.tally
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("threshold", "fmr", "fnmr"))
+    for place in curve_places(counts):
+        writer.writerow((counts.points[place], counts.fmr[place], counts.fnmr[place]))
+    return text.getvalue()
+
+
+def curve_places(counts: Tally) -> metrics.Array:
+    """Places of points that draw the same curve, on linear and on normal-deviate axes."""
+    if len(counts.points) <= CURVE_POINTS:
+        return np.arange(len(counts.points))
+    grid = np.geomspace(min(1 / counts.n_impostor, 1 / counts.n_genuine), 1, CURVE_POINTS // 2 - 1)
+    falling = len(counts.fmr) - np.searchsorted(counts.fmr[::-1], grid, side="right")
+    growing = np.searchsorted(counts.fnmr, grid)
+    last = len(counts.points) - 1
+    return np.unique(np.concatenate([falling, growing, [0, last]]).clip(0, last))
+
+
+def write_report(result: Evaluation, folder: Path, *, command: str = "") -> list[Path]:
+    """Writes ``metrics.json``, ``report.md``, ``metrics.csv`` and ``curve.csv``.
+
+    Raises:
+        EvaluationError: If they cannot be written.
+    """
+    texts = {
+        "metrics.json": json.dumps(to_json(result, command=command), indent=2, ensure_ascii=False, allow_nan=False)
+        + "\n",
+        "report.md": to_markdown(result, command=command),
+        "metrics.csv": to_csv(result),
+        "curve.csv": curve_csv(result),
+    }
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, text in texts.items():
+            with replacing(folder / name) as new:
+                new.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return [folder / name for name in texts]
