@@ -100,6 +100,10 @@ class DataError(PvzooError, ValueError):
     """A data set is not as its layout says, or cannot be split as asked."""
 
 
+class ConformanceError(PvzooError, AssertionError):
+    """A component or plugin fails checks of :mod:`pvzoo.testing`."""
+
+
 def a(noun: str) -> str:
     """Returns the noun with its article: ``"a head"``, ``"an alignment"``."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

@@ -30,6 +30,7 @@ LAYERS = [
     ["model"],
     ["embedding", "factory"],
     ["synth", "evaluation"],
+    ["testing"],
     ["cli"],
     ["__main__"],
 ]
@@ -38,7 +39,7 @@ RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 HEAVY = ["torch", "torchvision", "timm", "numpy", "safetensors", "PIL", "huggingface_hub"]
 # No module of these parts, apart from those listed, imports any of HEAVY.
 LIGHT = ["errors", "shapes", "registry", "hookspecs", "plugins", "specs", "zoo", "card", "catalog", "pairs", "cli"]
-LIGHT_MODULES = [f"pvzoo.{part}" for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "cli.app"]]
+LIGHT_MODULES = [f"pvzoo.{part}" for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "testing", "cli.app"]]
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -127,6 +128,7 @@ def test_commands_about_names_load_no_torch(python: Callable[..., Any], tmp_path
         ["plugins", "show", "palmlab"],
         ["compare", "--help"],
         ["embed", "--help"],
+        ["check", "--help"],
     ]
     code = f"""
 import runpy, sys

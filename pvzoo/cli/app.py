@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import BuildError, PvzooError, SpecError, UnknownNameError, nearest
-from . import matching, plugins, synth
+from . import check, matching, plugins, synth
 from .output import console, heading, note, print_json, table
 
 
@@ -63,6 +63,7 @@ app.add_typer(plugins.app, name="plugins")
 app.command()(matching.compare)
 app.command()(matching.embed)
 app.command()(synth.synth)
+app.command()(check.check)
 
 
 def _version(value: bool) -> None:
