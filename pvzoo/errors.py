@@ -104,6 +104,10 @@ class EvaluationError(PvzooError, ValueError):
     """Scores, labels, embeddings or thresholds cannot be used as they are."""
 
 
+class ConformanceError(PvzooError, AssertionError):
+    """A component or plugin fails checks of :mod:`pvzoo.testing`."""
+
+
 def a(noun: str) -> str:
     """Returns the noun with its article: ``"a head"``, ``"an alignment"``."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

@@ -30,6 +30,7 @@ LAYERS = [
     ["model"],
     ["embedding", "factory"],
     ["synth", "evaluation"],
+    ["testing"],
     ["cli"],
     ["__main__"],
 ]
@@ -51,7 +52,9 @@ LIGHT = [
     "pairs",
     "cli",
 ]
-LIGHT_MODULES = [f"pvzoo.{part}" for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "cli.app"]]
+LIGHT_MODULES = [
+    f"pvzoo.{part}" for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "testing", "cli.app"]
+]
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -146,6 +149,7 @@ def test_commands_about_names_load_no_torch(python: Callable[..., Any], tmp_path
         ["compare", "--help"],
         ["embed", "--help"],
         ["eval", "--help"],
+        ["check", "--help"],
     ]
     code = f"""
 import runpy, sys

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import BuildError, SpecError, UnknownNameError, nearest
-from . import data, evaluate, matching, plugins, synth
+from . import check, data, evaluate, matching, plugins, synth
 from .output import console, heading, note, print_json, table
 from .settings import read_settings
 
@@ -66,6 +66,7 @@ app.command()(matching.compare)
 app.command()(matching.embed)
 app.command()(synth.synth)
 app.command("eval")(evaluate.evaluate)
+app.command()(check.check)
 
 
 def _version(value: bool) -> None:
