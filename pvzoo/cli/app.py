@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import BuildError, SpecError, UnknownNameError, nearest
-from . import check, data, evaluate, matching, plugins, synth
+from . import check, data, evaluate, matching, plugins, protocols, synth
 from .output import console, heading, note, print_json, table
 from .settings import read_settings
 
@@ -61,6 +61,8 @@ app = typer.Typer(
     "[bold]pvzoo compare --help[/]. Commands of plugins are called by their full name, vendor/command.",
 )
 app.add_typer(plugins.app, name="plugins")
+data.app.command()(protocols.protocols)
+data.app.command()(protocols.split)
 app.add_typer(data.app, name="data")
 app.command()(matching.compare)
 app.command()(matching.embed)

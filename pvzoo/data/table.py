@@ -180,13 +180,19 @@ class Table:
         """Where a record's image lies."""
         return self.root / record.path
 
-    def hashed(self) -> Table:
+    def hashed(self, advance: Callable[[int], object] = lambda count: None) -> Table:
         """The same table with the digest of every file.
+
+        Args:
+            advance: Called with the number of files that were read since the last call.
 
         Raises:
             DataError: If a file cannot be read.
         """
-        records = [replace(record, digest=_file_digest(self.file(record))) for record in self.records]
+        records = []
+        for record in self.records:
+            records.append(replace(record, digest=_file_digest(self.file(record))))
+            advance(1)
         return Table(records, self.root, unexpected=self.unexpected, unused=self.unused)
 
     def pairs(self) -> list[Pair]:
