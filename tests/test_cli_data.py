@@ -153,7 +153,7 @@ def test_show_draws_a_table_or_a_folder(run_pvzoo: Callable[..., Any], casia: Pa
     with Image.open(tmp_path / "a.png") as a, Image.open(tmp_path / "b.png") as b:
         assert (a.format, a.mode, a.height) == ("PNG", "RGB", b.height)
     (casia / "001_l_460_01.jpg").write_bytes(b"")
-    done = run_pvzoo("data", "show", "table.csv", "-o", "a.png", "--samples", "9")
+    done = run_pvzoo("data", "show", "table.csv", "-o", "a.png", "--samples", "6")
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
         "warning: casia set/001_l_460_01.jpg: not an image that can be read (PNG, JPEG, BMP or TIFF)"
@@ -174,6 +174,8 @@ FAULTS = [
     (["show", "casia set", "-o", "a.png"], "casia set: is a folder: say its --layout, or give a table"),
     (["show", "a.csv", "-o", "a.png"],
      "a.csv: no such file; 'pvzoo data scan DIR --layout NAME -o a.csv' makes one"),
+    (["show", "a.csv", "-o", "a.png", "--set", "palm=WHT"],
+     "--set is for a folder and its --layout; a table has no parameters"),
     (["show", "a.csv", "-o", "a.jpg"], "a.jpg: the sheet is a .png file"),
     (["show", "casia set", "-l", "casia_ms", "-o", "no/a.png"], "no/a.png: there is no folder {root}/no"),
 ]  # fmt: skip

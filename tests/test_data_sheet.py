@@ -109,6 +109,11 @@ def test_images_keep_their_shape(tmp_path: Path) -> None:
     assert top == MARGIN + 34 + 26 + TILE // 4
 
 
+def test_of_many_sessions_the_first_are_drawn(tmp_path: Path) -> None:
+    image = draw_sheet(Table(make(tmp_path, identities=1, sessions=7, samples=1), tmp_path)).image
+    assert len(tiles(image)) == 2 * 4
+
+
 def test_names_in_any_script(tmp_path: Path) -> None:
     records = list(make(tmp_path, identities=1, sessions=1, samples=1))
     for subject in ("Zoë", "掌", "a" * 60):
@@ -116,6 +121,8 @@ def test_names_in_any_script(tmp_path: Path) -> None:
 
 
 def test_an_empty_table_and_two_files_for_one_image(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least one row and one sample, not 0 and 2"):
+        draw_sheet(Table([], tmp_path), rows=0)
     with pytest.raises(DataError, match="the table is empty"):
         draw_sheet(Table([], tmp_path))
     with pytest.raises(DataError, match=r"a.png and b.png both claim to be the palm image of identity 1"):

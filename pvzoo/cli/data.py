@@ -168,8 +168,8 @@ def show(
         str | None, typer.Option("--layout", "-l", help="Layout of a folder.", show_default=False)
     ] = None,
     settings: SettingsOption = None,
-    rows: Annotated[int, typer.Option(min=1, max=100, help="Identities, one a row.")] = 8,
-    samples: Annotated[int, typer.Option(min=1, max=20, help="Pairs of each session.")] = 2,
+    rows: Annotated[int, typer.Option(min=1, max=50, help="Identities, one a row.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, max=6, help="Pairs of each session.")] = 2,
     seed: Annotated[int, typer.Option(help="Another seed shows other identities and samples.")] = 0,
 ) -> None:
     """Draw a contact sheet: some identities, palm and vein side by side, session after session.
@@ -186,6 +186,8 @@ def show(
         raise DataError(f"{output}: the sheet is a .png file")
     if not output.absolute().parent.is_dir():
         raise DataError(f"{output}: there is no folder {output.absolute().parent}")
+    if settings and not layout:
+        raise DataError("--set is for a folder and its --layout; a table has no parameters")
     silence_pillow()
     if layout:
         found = _open(layout, settings).scan(source)

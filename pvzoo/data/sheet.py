@@ -53,15 +53,18 @@ def draw_sheet(table: Table, *, rows: int = 8, samples: int = 2, seed: int = 0) 
         seed: Another seed, other identities and samples.
 
     Raises:
-        DataError: If two files claim to be one image.
+        DataError: If two files claim to be one image, or there is nothing to draw.
     """
+    if rows < 1 or samples < 1:
+        raise DataError(f"a sheet has at least one row and one sample, not {rows} and {samples}")
     of: dict[str, dict[int, list[Pair]]] = defaultdict(lambda: defaultdict(list))
     for pair in table.pairs():
         of[pair.identity][pair.session].append(pair)
     if not of:
         raise DataError(f"{table.root}: the table is empty")
     chosen = _some(of, rows, seed)
-    sessions = sorted({session for identity in chosen for session in of[identity]})[:MAX_SESSIONS]
+    every = sorted({session for identity in chosen for session in of[identity]})
+    sessions = every[:MAX_SESSIONS]
     most = min(samples, max(len(pairs) for identity in chosen for pairs in of[identity].values()))
 
     text = ImageFont.load_default(14)
@@ -70,7 +73,9 @@ def draw_sheet(table: Table, *, rows: int = 8, samples: int = 2, seed: int = 0) 
     session_width = most * (pair_width + _IN_SESSION) - _IN_SESSION
     row_height = TILE + _CAPTION + _BETWEEN_ROWS
     width = 2 * MARGIN + label_width + len(sessions) * (session_width + _BETWEEN_SESSIONS) - _BETWEEN_SESSIONS
-    title = _title(table, len(chosen), len(of))
+    title = f"{_ascii(table.root.absolute().name)}: {len(chosen)} of {count(len(of), 'identity', 'identities')}"
+    title += f", {len(sessions)} of {len(every)} sessions" if len(every) > len(sessions) else ""
+    title += f", pairing {table.pairing}" if table.pairing else ""
     width = max(width, 2 * MARGIN + _width(ImageFont.load_default(18), title))
     height = 2 * MARGIN + _TITLE + _HEADING + len(chosen) * row_height - _BETWEEN_ROWS
     page = _Page(Image.new("RGB", (width, height), _PAPER), table)
@@ -118,12 +123,6 @@ class _Page:
     def _blank(self, left: int, top: int, fill: str, text: str) -> None:
         self._draw.rectangle((left, top, left + TILE - 1, top + TILE - 1), fill)
         self.write((left + TILE // 2, top + TILE // 2), text, 13, _FAINT, "mm")
-
-
-def _title(table: Table, shown: int, identities: int) -> str:
-    name = _ascii(table.root.absolute().name)
-    pairing = f", pairing {table.pairing}" if table.pairing else ""
-    return f"{name}: {shown} of {count(identities, 'identity', 'identities')}{pairing}"
 
 
 def _images(table: Table) -> str:
