@@ -153,12 +153,12 @@ class Comparisons:
         sides = (trials.rows, trials.columns) if isinstance(trials, Grid) else (trials.first, trials.second)
         if len(self.embeddings) != len(population):
             raise EvaluationError(f"{len(self.embeddings)} embeddings and {len(population)} labels; one each is needed")
-        least, most = (int(pick([pick(side) for side in sides])) for pick in (min, max))
-        if least < 0 or most >= len(population):
-            number = least if least < 0 else most
-            raise EvaluationError(f"there is no sample {number}; the {len(population)} samples are numbered from 0")
+        both = torch.cat(sides)
+        outside = both[(both < 0) | (both >= len(population))].tolist()
+        if outside:
+            raise EvaluationError(f"there is no sample {outside[0]}; the {len(population)} samples are numbered from 0")
         self._scale = 1 / torch.linalg.vector_norm(self.embeddings, dim=1)
-        self._people = torch.unique(population.subject[torch.cat(sides)])
+        self._people = torch.unique(population.subject[both])
         self._subject = torch.searchsorted(self._people, population.subject)
         self.counts = self._count(sides)
         for kind in ("genuine", "impostor"):
