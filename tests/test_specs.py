@@ -287,6 +287,25 @@ def test_the_memory_limit_can_be_set(monkeypatch) -> None:
         pvzoo.spec("stage2_spatial")
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "needed"),
+    [
+        ("stage2_spatial", {}, "212.2 MiB"),
+        ("stage2_shared", {}, "106.1 MiB"),  # the same weights for both modalities
+        (
+            "stage1_convnext_palm",
+            {"branches.local.backbone": {"name": "timm", "params": {"arch": "vit_base_patch16_224"}}},
+            "325.8 MiB",
+        ),
+    ],
+    ids=["each", "shared", "timm"],
+)
+def test_the_weights_of_backbones_count(monkeypatch, name: str, overrides: dict[str, Any], needed: str) -> None:
+    monkeypatch.setenv("PVZOO_MEMORY_LIMIT", "100M")
+    with pytest.raises(SpecError, match=rf"branches\.local\.backbone: needs at least {needed}, and the model"):
+        pvzoo.spec(name, **overrides)
+
+
 BOMB = "a: &a [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
