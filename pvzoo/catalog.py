@@ -72,7 +72,7 @@ def spec(name: str, /, **overrides: Any) -> ModelSpec:
         **overrides: Fields by dotted path, ``**{"fusion.local": "concat"}``.
 
     Raises:
-        UnknownNameError: If there is no such model; with a suggestion.
+        UnknownNameError: If there is no such model or tag; with a suggestion.
         SpecError: If the overrides do not fit.
     """
     return load_spec(source(name), overrides)
@@ -81,6 +81,7 @@ def spec(name: str, /, **overrides: Any) -> ModelSpec:
 def source(name: str) -> Source:
     """The unchecked source of a zoo model's spec, with its line numbers."""
     entry = find_model(name)
+    _check_tag(name)
     if isinstance(entry.spec, Mapping):
         found = Source(entry.name, dict(entry.spec))
     else:
@@ -118,6 +119,17 @@ def split_tag(name: str) -> tuple[str, str | None]:
     """``"stage2_spatial.v1"`` -> ``("stage2_spatial", "v1")``."""
     model, _, tag = name.partition(".")
     return model, tag or None
+
+
+def _check_tag(name: str) -> None:
+    """A tag that does not exist is an error even where no weights are asked for."""
+    model, dot, tag = name.partition(".")
+    if not dot:
+        return
+    known = [tagged.partition(".")[2] for tagged in list_models(model, pretrained=True)]
+    if tag not in known:
+        hint = did_you_mean(tag, known) or f"; it has {', '.join(known) or 'none yet'}"
+        raise UnknownNameError(f"{model} has no weights tagged {tag!r}{hint}", kind="tag", name=name)
 
 
 def natural(name: str) -> list[tuple[int, str | int]]:

@@ -104,6 +104,10 @@ class EvaluationError(PvzooError, ValueError):
     """Scores, labels, embeddings or thresholds cannot be used as they are."""
 
 
+class ConformanceError(PvzooError, AssertionError):
+    """A component or plugin fails checks of :mod:`pvzoo.testing`."""
+
+
 def a(noun: str) -> str:
     """Returns the noun with its article: ``"a head"``, ``"an alignment"``."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
@@ -119,3 +123,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the nearest of ``candidates``, or an empty string."""
     near = nearest(name, candidates)
     return f"; did you mean {near!r}?" if near else ""
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Returns ``"1 file"``, ``"3 files"``; ``plural`` is for nouns that do not only add an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from . import catalog, weights
-from .errors import PvzooError, SpecError, UnknownNameError, WeightsError, did_you_mean
+from .errors import PvzooError, SpecError, UnknownNameError, WeightsError
 from .model import Model
 from .plugins import host
 from .registry import WeightSource
@@ -72,10 +72,7 @@ def create(
                 raise PvzooError(f"{name_or_spec!r} names weights, and pretrained={pretrained!r} names others")
             tag = pretrained
         return _from_folder(_pretrained(name, tag), changes, device, dtype, name=name)
-    source = _source(name_or_spec)
-    if isinstance(name_or_spec, str) and not _is_path(name_or_spec):
-        _check_tag(name_or_spec)
-    spec = load_spec(source, changes)
+    spec = load_spec(_source(name_or_spec), changes)
     with torch.device("meta") if device is not None and torch.device(device).type == "meta" else nullcontext():
         model = Model(spec)
     return model.to(device=device, dtype=dtype).eval()
@@ -140,17 +137,6 @@ def _pretrained(name: str, tag: str | None) -> Path:
     raise WeightsError(f"{message}; pvzoo.list_models(pretrained=True) lists those that installed sources provide")
 
 
-def _check_tag(name: str) -> None:
-    """A tag that does not exist is an error even where no weights are asked for."""
-    model, dot, tag = name.partition(".")
-    if not dot:
-        return
-    known = [tagged.partition(".")[2] for tagged in catalog.list_models(model, pretrained=True)]
-    if tag not in known:
-        hint = did_you_mean(tag, known) or f"; it has {', '.join(known) or 'none yet'}"
-        raise UnknownNameError(f"{model} has no weights tagged {tag!r}{hint}", kind="tag", name=name)
-
-
 def _source(name_or_spec: SpecLike) -> Source | Mapping[str, Any] | ModelSpec:
     if isinstance(name_or_spec, ModelSpec | Mapping):
         return name_or_spec
@@ -166,6 +152,8 @@ def _source(name_or_spec: SpecLike) -> Source | Mapping[str, Any] | ModelSpec:
         if name_or_spec and path.is_dir():
             hint = f"write 'local-dir:{name_or_spec}' to load a saved model"
             raise PvzooError(f"{str(name_or_spec)!r} is a folder; {hint}") from error
+        if path.suffix == ".safetensors":
+            raise PvzooError(f"{str(name_or_spec)!r} is a file of weights; use pvzoo.load({str(path)!r})") from error
         raise
 
 

@@ -50,6 +50,7 @@ class Plugin:
         vendor: Entry-point name; prefix of everything that the plugin registers.
         distribution: Name of the installed distribution; empty for a plugin added in code.
         version: Its version.
+        requires: What its metadata asks of pvzoo, ``">=0.1,<1"``.
         state: ``found`` (not imported yet), ``loaded``, ``disabled``, ``incompatible``, ``conflict`` or ``failed``.
         stage: Where it failed: ``metadata``, ``import``, ``hooks``, ``register`` or ``build``.
         reason: Why it is not usable, in a sentence.
@@ -64,6 +65,7 @@ class Plugin:
     version: str = ""
     module: str = ""
     location: str = ""
+    requires: str = ""
     state: State = "found"
     stage: Stage | None = None
     reason: str = ""
@@ -154,9 +156,9 @@ def _compare_copies(location: str, used: list[Plugin], other_location: str, othe
 def _check_metadata(plugin: Plugin, requirements: Iterable[str], *, alone: bool) -> None:
     from packaging.requirements import Requirement
 
-    if not _VENDOR.fullmatch(plugin.vendor) or plugin.vendor in RESERVED_VENDORS:
-        reserved = "is reserved" if plugin.vendor in RESERVED_VENDORS else "is not 2 to 32 of a-z, 0-9 and '-'"
-        return plugin.stop("failed", f"its entry-point name {plugin.vendor!r} {reserved}", "metadata")
+    fault = vendor_fault(plugin.vendor)
+    if fault:
+        return plugin.stop("failed", f"its entry-point name {plugin.vendor!r} {fault}", "metadata")
     if not alone:
         reason = f"{plugin.distribution} declares several entry points in group {GROUP!r}; declare one"
         return plugin.stop("failed", reason, "metadata")
@@ -170,12 +172,20 @@ def _check_metadata(plugin: Plugin, requirements: Iterable[str], *, alone: bool)
             continue
         if applies and normalise(requirement.name) == "pvzoo":
             bounds.append(requirement.specifier)
+    plugin.requires = ",".join(str(specifier) for specifier in bounds)
     for specifier in bounds:
         if not specifier.contains(__version__, prereleases=True):
             return plugin.stop("incompatible", f"it requires pvzoo{specifier}, and pvzoo is {__version__}")
     if not any(len(specifier) for specifier in bounds):
         plugin.remarks.append("its metadata does not bound pvzoo; write for example 'pvzoo>=0.1,<1'")
     return None
+
+
+def vendor_fault(vendor: str) -> str:
+    """Why a plugin cannot have this vendor name, or an empty string."""
+    if vendor in RESERVED_VENDORS:
+        return "is reserved"
+    return "" if _VENDOR.fullmatch(vendor) else "is not 2 to 32 of a-z, 0-9 and '-'"
 
 
 def _mark_conflicts(plugins: list[Plugin]) -> None:
@@ -250,7 +260,7 @@ class Host:
         added = Plugin(vendor, distribution, version, _load=lambda: plugin)
         if any(other.vendor == vendor for other in self.plugins):
             raise PluginError(f"vendor name {vendor!r} is taken", vendor=vendor, state="conflict")
-        if not _VENDOR.fullmatch(vendor) or vendor in RESERVED_VENDORS:
+        if vendor_fault(vendor):
             raise PluginError(f"{vendor!r} cannot be a vendor name", vendor=vendor, state="failed", stage="metadata")
         self.load(added)
         if added.state != "loaded":

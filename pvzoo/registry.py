@@ -20,6 +20,7 @@ from .errors import BuildError, RegistrationError, UnknownNameError, nearest
 from .shapes import BackboneShape, FeatureKind, Shape
 
 BUILTIN = "pvzoo"
+NAME_RULE = "names are lower-case letters, digits, '_' and '-', from a letter on"
 _NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*")
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _REFERENCE = re.compile(r"(?:(?P<vendor>[^/@]+)/)?(?P<name>[^/@]+)(?:@(?P<revision>\d+))?")
@@ -234,7 +235,7 @@ class WeightSource(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Component):
-    """Builds a data set adapter: ``scan(root) -> table`` and ``expected`` counts."""
+    """Builds the layout of a data set, a :class:`pvzoo.data.adapters.Adapter`: ``scan(root)`` gives a table."""
 
     kind = "dataset"
 
@@ -283,6 +284,11 @@ class Name:
         return self.full if self.revision is None else f"{self.full}@{self.revision}"
 
 
+def is_name(text: str) -> bool:
+    """Whether an entry can have this name, behind its vendor's prefix."""
+    return _NAME.fullmatch(text) is not None
+
+
 def parse_name(reference: str) -> Name:
     """Splits ``"acme/gated@2"``; ``"pvzoo/concat"`` is another way to write the built-in ``"concat"``.
 
@@ -316,8 +322,8 @@ class Registry(Generic[E]):
 
     def check(self, entry: E) -> None:
         """Raises RegistrationError if the entry's name is malformed or taken."""
-        if not _NAME.fullmatch(entry.name.rpartition("/")[2]):
-            raise RegistrationError(f"{entry}: names are lower-case letters, digits, '_' and '-', from a letter on")
+        if not is_name(entry.name.rpartition("/")[2]):
+            raise RegistrationError(f"{entry}: {NAME_RULE}")
         if entry.revision in self._entries.get(entry.name, {}):
             raise RegistrationError(f"{entry} revision {entry.revision} is registered twice")
 

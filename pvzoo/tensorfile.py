@@ -72,9 +72,11 @@ def read_header(path: Path) -> Header:
     """Reads and checks the header of a safetensors file; its data stays on disk.
 
     Raises:
-        WeightsError: If the file is missing, empty, truncated, or not safetensors.
+        WeightsError: If the file is missing, a folder, empty, truncated, or not safetensors.
     """
     try:
+        if path.is_dir():
+            raise WeightsError(f"{path}: is a folder; its model is created by pvzoo.create('local-dir:{path}')")
         if path.stat().st_size == 0:
             raise WeightsError(f"{path}: the file is empty")
         with safe_open(path, framework="pt"):

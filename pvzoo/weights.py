@@ -115,7 +115,8 @@ def save(model: Model, directory: Path, dtype: torch.dtype | None = None) -> Pat
             replacing(directory / WEIGHTS) as file,
         ):
             save_file(tensors, file, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
-            config.write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
+            # Not as \u escapes: a reader of YAML does not know the pairs that stand for one character.
+            config.write_text(json.dumps(spec, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             card.write_text(
                 render(model.spec, untrained=model.untrained, thresholds=model.thresholds), encoding="utf-8"
             )
@@ -317,7 +318,7 @@ def _match(own: Mapping[str, Tensor], header: Header, initialise: Collection[str
             dtype, shape = header.tensors[name]
             if shape != tuple(tensor.shape):
                 faults.append(f"{name} is {shape} in the file and {tuple(tensor.shape)} in the model")
-            elif dtype.is_floating_point != tensor.is_floating_point():
+            elif dtype != tensor.dtype and not (dtype.is_floating_point and tensor.is_floating_point()):
                 faults.append(f"{name} is {dtype} in the file and {tensor.dtype} in the model")
             plan.take.append(name)
     for name, (_, shape) in header.tensors.items():

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import pvzoo
 from pvzoo.cli import main
 from pvzoo.plugins import Host, Plugin, discover
 
@@ -96,7 +97,9 @@ def run_python(
     *arguments: str, path: Site | None = None, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PVZOO_", "PYTHON", "COLUMNS"))}
-    inherited |= {"PYTHONPATH": str(path.path)} if path else {}
+    # The child imports the pvzoo that these tests import, wherever that is.
+    paths = [path.path] if path else []
+    inherited["PYTHONPATH"] = os.pathsep.join(map(str, [*paths, Path(pvzoo.__file__).parents[1]]))
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,

@@ -51,6 +51,15 @@ def shape_of(name: str, channels: int = 1, size: tuple[int, int] = (64, 64), **p
     return entry.shape_of(entry.params(**params), channels, size)
 
 
+def size_of(name: str, channels: int = 1, size: tuple[int, int] = (64, 64), **params: Any) -> int:
+    entry = entry_of(name)
+    return entry.parameters(entry.params(**params), channels, size)
+
+
+def count(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
 def image(channels: int = 1, size: tuple[int, int] = (64, 64), batch: int = 2) -> Tensor:
     return torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(1))
 
@@ -195,10 +204,18 @@ class TestLevels:
 
     @pytest.mark.parametrize("name", SMALL)
     def test_what_lies_behind_the_level_is_gone(self, name: str) -> None:
-        sizes = [sum(p.numel() for p in build(name, stride=stride).parameters()) for stride in STRIDES[name]]
+        sizes = [count(build(name, stride=stride)) for stride in STRIDES[name]]
         assert sizes == sorted(set(sizes))
-        assert sizes[-1] == sum(p.numel() for p in build(name).parameters())
+        assert sizes[-1] == count(build(name))
         assert sizes[-2] < sizes[-1] / 2
+
+    @pytest.mark.parametrize("name", STRIDES)
+    def test_the_declared_size_is_that_of_the_smallest_image_and_nearly_that_of_any(self, name: str) -> None:
+        smallest = (16, 16) if name in EFFICIENTVIT else (32, 32)
+        for stride in STRIDES[name]:
+            assert size_of(name, stride=stride) == count(build(name, 1, smallest, stride=stride))
+        real = count(build(name, 3, (224, 224)))
+        assert 0.99 * real < size_of(name, 3, (224, 224)) == size_of(name, stride=STRIDES[name][-1]) <= real
 
     @pytest.mark.parametrize("name", SMALL)
     def test_every_parameter_of_a_cut_network_is_used(self, name: str) -> None:
@@ -398,6 +415,10 @@ class TestAnyArchitecture:
 
     def test_shapes_come_from_the_network_but_nothing_is_allocated(self) -> None:
         assert shape_of("timm", 3, (64, 64), arch="vit_giant_patch14_224").vector == 1408  # 4 GB, if it were built
+        assert 4e9 < 4 * size_of("timm", 3, (64, 64), arch="vit_giant_patch14_224") < 4.1e9
+
+    def test_the_declared_size_is_real(self) -> None:
+        assert size_of("timm", 2, arch="resnet18") == count(build("timm", 2, arch="resnet18"))
 
     @pytest.mark.parametrize(
         ("arch", "message"),

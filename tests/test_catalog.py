@@ -109,6 +109,7 @@ def test_a_tag_follows_a_dot(name: str, model: str, tag: str | None) -> None:
     [
         ("stage2_spatail", "no model named 'stage2_spatail'; did you mean 'stage2_spatial'?"),
         ("stage2_spatail.v1", "no model named 'stage2_spatail'; did you mean 'stage2_spatial'?"),
+        ("stage2_spatial.v9", "stage2_spatial has no weights tagged 'v9'; it has none yet"),
         ("arcface", "'arcface' is a head, not a model"),
         ("stage2_spatial@4", "model 'stage2_spatial' has no revision 4, only 1 (from pvzoo 0.1.0)"),
         ("a/b/c", "'a/b/c' is not a name; names look like 'concat', 'acme/gated' or 'acme/gated@2'"),

@@ -105,6 +105,14 @@ def test_validate_and_resolve_a_file(run_pvzoo: Run, tmp_path: Path) -> None:
     assert resolved["preprocessing"]["interpolation"] == "bicubic"
 
 
+def test_values_on_the_command_line_are_read_as_in_a_file(run_pvzoo: Run) -> None:
+    sets = ["--set", "summary=2026-01-02", "--set", "head=none", "--set", "num_classes="]
+    sets += ["--set", "branches.local.backbone.params.drop_path_rate=1e-1"]
+    resolved = json.loads(run_pvzoo("resolve", "stage2_local_nano", "--json", *sets).stdout)
+    assert (resolved["summary"], resolved["num_classes"]) == ("2026-01-02", None)
+    assert resolved["branches"]["local"]["backbone"]["params"]["drop_path_rate"] == 0.1
+
+
 def test_resolve_a_name_as_json(run_pvzoo: Run) -> None:
     done = run_pvzoo("resolve", "stage2_shared_nano", "--json", "--set", "num_classes=7", "--set", "head=cosface")
     plain = json.loads(done.stdout)
@@ -133,7 +141,13 @@ def test_schema_is_json(run_pvzoo: Run) -> None:
         (["resolve", "stage2_spatal"], "no model named 'stage2_spatal'; did you mean 'stage2_spatial'?"),
         (["resolve", "gone.yaml"], "gone.yaml: no such file"),
         (["resolve", "stage2_local", "--set", "head"], "--set head: write PATH=VALUE, such as fusion.local=concat"),
-        (["resolve", "stage2_local", "--set", "head=[1"], "--set head=[1: the value is not YAML: while parsing..."),
+        (["resolve", "stage2_local.v9"], "stage2_local has no weights tagged 'v9'; it has none yet"),
+        (["show", "stage2_local.v9"], "stage2_local has no weights tagged 'v9'; it has none yet"),
+        (["resolve", "stage2_local", "--set", "head=[1"], "--set head:2:1: while parsing a flow sequence, did not..."),
+        (
+            ["resolve", "stage2_local", "--set", "head=!!python/name:os.system"],
+            "--set head:1:1: tag 'tag:yaml.org,2002:python/name:os.system' is not allowed; a spec is plain data",
+        ),
         (
             ["resolve", "stage2_local", "--set", "fusion.local=cancat"],
             "override 'fusion.local': fusion.local: no fusion named 'cancat'; did you mean 'concat'?",

@@ -154,6 +154,7 @@ def test_a_saved_folder(home: Path, prefix: str) -> None:
             "runs/18: no such folder; it should hold config.json and model.safetensors",
         ),
         ("local-dir:runs", WeightsError, "runs: there is no config.json in it"),
+        ("a.safetensors", PvzooError, "'a.safetensors' is a file of weights; use pvzoo.load('a.safetensors')"),
         ("absent.yaml", SpecError, "absent.yaml: no such file"),
         (Path("absent"), SpecError, "absent: no such file"),
         ([SMALL], PvzooError, f"a model is created from a name, a path, a mapping or a ModelSpec, not from {[SMALL]}"),
@@ -206,7 +207,7 @@ def test_a_mapping_is_left_as_it_was() -> None:
         ({"modalities": ["vein"]}, lambda spec: spec.modalities, ("vein",)),
         ({"modalities": ("palm", "vein", "dorsal")}, lambda spec: len(spec.modalities), 3),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_arguments_change_the_spec(arguments: dict[str, Any], field: Any, value: Any) -> None:
     model = pvzoo.create(SMALL, **arguments)

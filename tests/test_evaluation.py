@@ -194,16 +194,6 @@ def test_report_files(tmp_path: Path) -> None:
     assert (points[-1]["threshold"], points[-1]["fmr"], points[-1]["fnmr"]) == ("inf", "0.0", "1.0")
 
 
-def test_long_curves_are_thinned_where_nothing_changes() -> None:
-    generator = np.random.default_rng(0)
-    counts = metrics.tally(generator.normal(3, 1, 3000), generator.normal(0, 1, 100_000))
-    places = report.curve_places(counts)
-    assert len(places) <= report.CURVE_POINTS
-    assert places[0] == 0 and places[-1] == len(counts.points) - 1
-    for rate, number in ((counts.fmr[places], 100_000), (counts.fnmr[places], 3000)):
-        assert np.all(np.abs(np.diff(rate)) <= 0.05 * np.minimum(rate[1:], rate[:-1]) + 1 / number + 1e-12)
-
-
 # --- the command ------------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pvzoo import ImageError
-from pvzoo.images import MAX_PIXELS, preprocess
+from pvzoo.imagefile import MAX_PIXELS, measure
+from pvzoo.images import preprocess
 from pvzoo.specs import Preprocessing
 
 HEIGHT, WIDTH = 6, 8
@@ -159,6 +160,13 @@ def test_every_pixel_of_a_lossless_file_arrives_exactly(name: str, file: Callabl
     assert found.dtype is torch.float32
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     assert_array_equal(found[0].numpy(), unit(planes))
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_what_a_check_says_of_a_lossless_file(name: str) -> None:
+    content, pixels = LOSSLESS[name]
+    kept = f"{8 * pixels.itemsize}-bit {'grey' if pixels.ndim == 2 else 'colour'}"
+    assert measure(io.BytesIO(content)) == (pixels.shape[1], pixels.shape[0], kept)
 
 
 def test_a_transparent_palette_is_read_without_a_warning(file: Callable[..., Path]) -> None:
@@ -523,6 +531,10 @@ def test_any_bytes_give_a_tensor_or_an_image_error(content: bytes, file: Callabl
     except ImageError as error:
         assert str(error).startswith(f"{path}: ")
         assert "\n" not in str(error)
+        # What a check of a data set calls readable, a model can load.
+        with pytest.raises(ImageError):
+            measure(io.BytesIO(content))
     else:
+        measure(io.BytesIO(content))
         assert found.shape == (1, 1, HEIGHT, WIDTH)
         assert torch.isfinite(found).all()

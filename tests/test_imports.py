@@ -18,7 +18,7 @@ PACKAGE = Path(pvzoo.__file__).parent
 # neighbours or from above.
 LAYERS = [
     ["errors", "shapes"],
-    ["extras", "threshold"],
+    ["extras", "imagefile", "threshold"],
     ["registry"],
     ["hookspecs"],
     ["plugins"],
@@ -30,12 +30,13 @@ LAYERS = [
     ["model"],
     ["embedding", "factory"],
     ["synth", "evaluation"],
+    ["testing"],
     ["cli"],
     ["__main__"],
 ]
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 
-HEAVY = ["torch", "torchvision", "timm", "numpy", "safetensors", "PIL", "huggingface_hub"]
+HEAVY = ["torch", "torchvision", "timm", "numpy", "cv2", "safetensors", "PIL", "huggingface_hub"]
 # No module of these parts, apart from those listed, imports any of HEAVY.
 LIGHT = [
     "errors",
@@ -51,7 +52,9 @@ LIGHT = [
     "pairs",
     "cli",
 ]
-LIGHT_MODULES = [f"pvzoo.{part}" for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "cli.app"]]
+LIGHT_MODULES = [
+    f"pvzoo.{part}" for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "testing", "cli.app"]
+]
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -120,6 +123,8 @@ def test_names_specs_and_hook_modules_load_no_torch(python: Callable[..., Any]) 
 
 def test_commands_about_names_load_no_torch(python: Callable[..., Any], tmp_path: Path, site: Any) -> None:
     site.install("@hookimpl\ndef register_heads(register): register('palmlab/soft', build='palmlab_torch:Soft')")
+    (tmp_path / "palms/palm").mkdir(parents=True)
+    (tmp_path / "palms/palm/anna_1.png").touch()
     (tmp_path / "spec.yaml").write_text("branches: {local: {backbone: convnext_atto}}\nfusion: {local: concat}\n")
     commands = [
         ["--help"],
@@ -138,9 +143,13 @@ def test_commands_about_names_load_no_torch(python: Callable[..., Any], tmp_path
         ["plugins"],
         ["plugins", "--json", "--check"],
         ["plugins", "show", "palmlab"],
+        ["data", "--help"],
+        ["data", "layouts"],
+        ["data", "scan", "palms", "--layout", "folder_pair", "-o", "table.csv"],
         ["compare", "--help"],
         ["embed", "--help"],
         ["eval", "--help"],
+        ["check", "--help"],
     ]
     code = f"""
 import runpy, sys
@@ -153,6 +162,20 @@ for command in {commands!r}:
         assert end.code in (expected, None if expected == 0 else 1), (command, end.code)
 """
     assert loaded(python, code, path=site) == {"pydantic"}
+
+
+def test_checking_a_data_set_loads_pillow_and_no_torch(python: Callable[..., Any], tmp_path: Path) -> None:
+    examples = Path(__file__).parents[1] / "examples"
+    code = f"""
+import sys
+sys.argv = ["pvzoo", "data", "check", {str(examples / "palms")!r}, "--layout", "folder_pair"]
+try:
+    import pvzoo.cli
+    pvzoo.cli.main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+    assert loaded(python, code) == {"pydantic", "PIL"}
 
 
 # --- the public names -------------------------------------------------------------------------------------------------

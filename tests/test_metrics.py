@@ -221,6 +221,17 @@ def test_auc_of_bins_says_how_far_it_may_be_off() -> None:
     assert abs(metrics.auc(binned) - metrics.auc(exact)) <= metrics.auc_error(binned)
 
 
+def test_long_curves_are_thinned_where_nothing_changes() -> None:
+    generator = np.random.default_rng(0)
+    counts = tally(generator.normal(3, 1, 3000), generator.normal(0, 1, 100_000))
+    places = metrics.steps(counts, 2000)
+    assert len(places) <= 2000
+    assert np.array_equal(metrics.steps(counts, 10**6), np.arange(len(counts.points)))
+    assert places[0] == 0 and places[-1] == len(counts.points) - 1
+    for rate, number in ((counts.fmr[places], 100_000), (counts.fnmr[places], 3000)):
+        assert np.all(np.abs(np.diff(rate)) <= 0.03 * np.minimum(rate[1:], rate[:-1]) + 1 / number + 1e-12)
+
+
 def test_power() -> None:
     assert [metrics.power(rate) for rate in (1e-2, 1e-6, 0.015, 0.5, 1)] == ["1e-2", "1e-6", "1.5e-2", "5e-1", "1e0"]
 

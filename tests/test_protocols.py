@@ -67,8 +67,8 @@ few_shot_k     {"k":1}              train 18 9 18     dev 2 1 16 14 14         t
 @pytest.mark.parametrize("line", COUNTS.strip().splitlines(), ids=lambda line: "".join(line.split()[:2]))
 def test_counts(line: str) -> None:
     name, params, *expected = line.split()
-    counts = [word for row in split(name, **json.loads(params)).rows() for word in row if word]
-    assert counts == expected
+    parts = split(name, **json.loads(params)).counts()
+    assert [word for part, counts in parts.items() for word in (part, *(f"{n:,}" for n in counts.values()))] == expected
 
 
 @pytest.mark.parametrize("name", sorted(set(PROTOCOLS) - {"pairs", "cross_dataset"}))
@@ -320,13 +320,56 @@ def test_a_written_split_may_be_parquet(tmp_path: Path) -> None:
     ("name", "params", "error", "message"),
     [
         ("open_subjects", {}, UnknownNameError, "no protocol named 'open_subjects'; did you mean 'open_subject'?"),
-        ("open_subject", {"fold_s": 3}, DataError, "fold_s: no such parameter; did you mean 'folds'?"),
-        ("open_subject", {"folds": 1}, DataError, "folds: Input should be greater than or equal to 2"),
-        ("open_half", {"gallery": "some"}, DataError, "gallery: Input should be 'first' or 'all'"),
-        ("pairs", {}, DataError, "file: Field required"),
+        ("open_subject", {"fold_s": 3}, DataError, "fold_s: unknown field; did you mean 'folds'?"),
+        ("open_subject", {"folds": 1}, DataError, "folds: input should be greater than or equal to 2"),
+        ("open_half", {"gallery": "some"}, DataError, "gallery: should be first, all, or a number from 1, got 'some'"),
+        ("pairs", {}, DataError, "file: is required"),
     ],
 )
 def test_unknown_names_and_parameters(name: str, params: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
         open_protocol(name, params)
     assert message in str(caught.value)
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    """A table of files, no two of the same bytes."""
+    for record in records(subjects=10, samples=2):
+        (tmp_path / record.path).parent.mkdir(exist_ok=True)
+        (tmp_path / record.path).write_text(record.path)
+    Table(records(subjects=10, samples=2), tmp_path).write(tmp_path / "table.csv")
+    return tmp_path
+
+
+def test_the_command_prints_counts_and_writes_the_split(drawn: Path, run_pvzoo: Any) -> None:
+    result = run_pvzoo("data", "split", "table.csv", "-p", "open_half", "--set", "seed=3", "-o", "split.csv")
+    assert result.returncode == 0, result.stderr
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
+    assert lines[0] == ["open_half(dev=0.1, gallery=all, incomplete=drop, seed=3)"]
+    assert [line[0] for line in lines[1:]] == ["train", "dev", "test"]
+    assert lines[3] == ["test", "10", *lines[3][2:3], "40", "60", "720"]
+    assert result.stderr == "note: a person's other hand may be on the other side; open_subject keeps them together\n"
+    assert all(record.digest for record in Table.read(drawn / "split.csv"))
+
+
+def test_the_command_refuses_equal_files_on_both_sides(drawn: Path, run_pvzoo: Any) -> None:
+    for file in drawn.glob("palm/*_left_1_1.png"):
+        file.write_text("the same")
+    result = run_pvzoo("data", "split", "table.csv", "--protocol", "open_subject")
+    assert result.returncode == 2
+    assert "training and test share the bytes of a file: palm/" in result.stderr
+
+
+def test_the_command_lists_protocols_and_their_parameters(run_pvzoo: Any) -> None:
+    result = run_pvzoo("data", "protocols")
+    assert result.returncode == 0, result.stderr
+    assert {line.split("\t")[0] for line in result.stdout.splitlines()} == {*PROTOCOLS, "", "all"}
+    assert "--set folds=5: parts of the subjects" in result.stdout
+    assert {entry["name"] for entry in json.loads(run_pvzoo("data", "protocols", "--json").stdout)} == set(PROTOCOLS)
+
+
+def test_the_command_as_json(drawn: Path, run_pvzoo: Any) -> None:
+    result = run_pvzoo("data", "split", "table.csv", "-p", "closed_s1_s2", "--json")
+    found = json.loads(result.stdout)
+    assert found["parts"]["test"] == {"identities": 20, "subjects": 10, "samples": 80, "genuine": 80, "impostor": 1520}

@@ -238,6 +238,16 @@ SCORES = {
 }
 
 
+def test_thresholds_on_the_edges_of_bins() -> None:
+    """In float32, a score and an edge may be rounded to either side."""
+    population, identity = people(20)
+    source = Comparisons(embeddings(identity, 0.7), population, all_pairs(len(identity)))
+    every = np.unique(score_set(source, list(map(str, identity))).scores)
+    edges = (np.arange(scores.BINS) / scores.BINS * 2 - 1)[::1500]
+    near = [every[np.abs(every - edge).argmin()] for edge in edges]
+    assert_same_figures(source, (*edges, *near))
+
+
 @pytest.mark.parametrize("kind", list(SCORES))
 @given(st.data())
 def test_both_ways_agree_on_any_scores(kind: str, data: Any) -> None:
@@ -411,14 +421,19 @@ def test_d_primes_of_folds() -> None:
     folded = subject_bootstrap(source, counted, folds=30)
     assert source.who is not None
     probe, reference = source.who.probe.sample, source.who.reference.sample
-    both = [w for w, g, i in zip(folded.weights, folded.genuine, folded.impostor, strict=True) if g.any() and i.any()]
-    for weights, found in zip(both, folded.d_primes(), strict=True):
+    for weights, found in zip(folded.weights, folded.d_primes(), strict=True):
         times = np.where(source.genuine, weights[probe], weights[probe] * weights[reference]).astype(int)
         sets = [np.repeat(source.scores[flags], times[flags]) for flags in (source.genuine, ~source.genuine)]
         assert found == pytest.approx(metrics.d_prime(*map(metrics.Moments.of, sets)), rel=1e-6)
 
 
 def test_folds_without_a_value() -> None:
+    # With two subjects, every other fold draws one of them twice, and has no impostor comparison.
+    source = subject_effect(subjects=2, pairs=4)
+    folded = subject_bootstrap(source, count_scores(source), folds=100)
+    missing = sum(np.isnan(folded.values(metrics.auc)))
+    assert missing == sum((folded.weights == 2).any(1)) > 30
+    assert percentile(folded.values(metrics.auc)).reason == f"{missing} of 100 folds have no value"
     assert percentile([1.0, float("nan"), 2.0]).reason == "1 of 3 folds have no value"
     assert percentile([1.0] * 19 + [float("nan")]).low == 1
 

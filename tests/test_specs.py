@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,55 @@ num_clases: 10
     ]
 
 
+def test_parts_of_a_reference_and_names_are_compared_although_other_parts_are_wrong(check) -> None:
+    faults = check(
+        """\
+modalities: [palm, vein, palm]
+branches:
+  global: {backbone: {palm: convnext_atto, vien: convnext_atto}, alignment: {name: linear, dim: 8, params: {dmi: 8}}}
+  forward: {backbone: convnext_atto}
+fusion: {global: sum, forward: sum}
+num_classes: many
+"""
+    )
+    assert faults == [
+        "spec.yaml:1:1: modalities: a modality stands twice in palm, vein, palm",
+        "spec.yaml:3:12: branches.global.backbone: names palm, vien, but the modalities are palm, vein, palm",
+        "spec.yaml:3:97: branches.global.alignment.dim: arguments of a component go under 'params'",
+        "spec.yaml:3:114: branches.global.alignment.params.dmi: unknown field; did you mean 'dim'?",
+        "spec.yaml:4:3: branches.forward: 'forward' is a name of torch's own; choose another",
+        "spec.yaml:5:32: fusion.forward: 'forward' is a name of torch's own; choose another",
+        "spec.yaml:6:14: num_classes: input should be a valid integer, got 'many'",
+    ]
+
+
+def test_items_that_are_wrong_are_not_said_to_be_missing(check) -> None:
+    assert check("modalities: [Palm]\nbranches: {local: {backbone: convnext_atto}}") == [
+        "spec.yaml:1:14: modalities.0: string should match pattern '^[a-z][a-z0-9_]*$', got 'Palm'"
+    ]
+
+
+LOOP: dict[Any, Any] = {}
+LOOP |= {"left": LOOP, "right": LOOP}
+
+
+@pytest.mark.parametrize(
+    ("summary", "fault"),
+    [
+        ({("a",): 1}, "summary: ('a',) cannot be a key, which is text"),
+        (b"x", "summary: b'x' is of type bytes, and not plain data (str, int, float, bool, None, list, dict)"),
+        ([{"x"}], "summary.0: {'x'} is of type set, and not plain data (str, int, float, bool, None, list, dict)"),
+        (10**5000, "summary: the number is too large"),
+        (LOOP, "summary: is nested more than 32 levels deep"),
+    ],
+    ids=["key", "bytes", "set", "number", "loop"],
+)
+def test_what_json_cannot_hold_is_refused_with_its_place(summary: Any, fault: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec({**yaml.safe_load(GOOD), "summary": summary})
+    assert str(caught.value) == f"spec: {fault}"
+
+
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
@@ -118,7 +168,10 @@ num_clases: 10
             {"head": {"name": "arcface", "params": {"margin": 2.0}}},
             "head.params.margin: input should be less than 1.5707963267948966, got 2.0",
         ),
-        ({"head": "none"}, "num_classes: head 'none' has no classes; leave this out, or choose another head"),
+        (
+            {"head": "none"},
+            "num_classes: head 'none' has no classes; write null (in Python num_classes=0), or take another head",
+        ),
         ({"num_classes": None}, "num_classes: head 'arcface' needs the number of classes"),
         ({"head": "spatial_attention"}, "head: 'spatial_attention' is a fusion, not a head"),
         ({"head": "acme/hydra"}, "head: head 'acme/hydra': no installed plugin has vendor name 'acme'"),
@@ -234,6 +287,25 @@ def test_the_memory_limit_can_be_set(monkeypatch) -> None:
         pvzoo.spec("stage2_spatial")
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "needed"),
+    [
+        ("stage2_spatial", {}, "212.2 MiB"),
+        ("stage2_shared", {}, "106.1 MiB"),  # the same weights for both modalities
+        (
+            "stage1_convnext_palm",
+            {"branches.local.backbone": {"name": "timm", "params": {"arch": "vit_base_patch16_224"}}},
+            "325.8 MiB",
+        ),
+    ],
+    ids=["each", "shared", "timm"],
+)
+def test_the_weights_of_backbones_count(monkeypatch, name: str, overrides: dict[str, Any], needed: str) -> None:
+    monkeypatch.setenv("PVZOO_MEMORY_LIMIT", "100M")
+    with pytest.raises(SpecError, match=rf"branches\.local\.backbone: needs at least {needed}, and the model"):
+        pvzoo.spec(name, **overrides)
+
+
 BOMB = "a: &a [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -250,18 +322,23 @@ BOMB = "a: &a [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
         ("x: &x 1\ny: [" + "*x, " * 400_000 + "]", "the file is larger than 1,000,000 bytes"),
         ("a: &a [*a]", "an alias refers to the value that it stands in"),
         ("a: 1\nb: 2\na: 3", "spec.yaml:3:1: key 'a' stands twice"),
-        ("a: [1, 2\n", "spec.yaml:2:1: did not find expected ',' or ']'"),
-        ("a: 1\n---\nb: 2", "but found another document"),
+        ("a: [1, 2\n", "spec.yaml:2:1: while parsing a flow sequence, did not find expected ',' or ']'"),
+        ("a: 1\n---\nb: 2", "expected a single document in the stream, but found another document"),
         ("[" * 5000, "spec.yaml"),
         ("? [1]\n: 2", "a key must be plain text"),
         ("- a\n- b", "spec.yaml:1:1: should be a mapping of fields"),
         ("just text", "spec.yaml:1:1: should be a mapping of fields"),
         ("a: \x00", "spec.yaml"),
+        ("summary: " + "9" * 5000, "spec.yaml: a value cannot be read: Exceeds the limit (4300 digits)"),
+        ("summary: " + "9" * 400, "spec.yaml:1:10: summary: the number is too large"),
+        ("summary: " + "[" * 200 + "]" * 200, "spec.yaml:1:1: summary: is nested more than 32 levels deep"),
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else None,
 )
 def test_hostile_yaml_is_refused_before_anything_is_made_of_it(check, text: str, fault: str) -> None:
-    assert fault in check(text)[0]
+    (found,) = check(text)
+    assert fault in found
+    assert found.count("spec.yaml") == 1
 
 
 @pytest.mark.parametrize(
@@ -328,8 +405,12 @@ def test_overrides_reach_into_the_spec(overrides: dict[str, Any], seen) -> None:
         ),
         ({"head.margin": 0.3}, "override 'head.margin': head.margin: arguments of a component go under 'params'"),
         ({"num_clases": 3}, "override 'num_clases': num_clases: unknown field; did you mean 'num_classes'?"),
-        ({"modalities.5": "x"}, "5: is not an index of a list of 2"),
-        ({"num_classes.x": 1}, "100 has no fields"),
+        ({"modalities.5": "x"}, "override 'modalities.5': modalities.5: '5' is not an index of a list of 2"),
+        ({"num_classes.x": 1}, "override 'num_classes.x': num_classes.x: 100 has no field 'x'"),
+        (
+            {"num_classes": Fraction(5)},
+            "override 'num_classes': num_classes: Fraction(5, 1) is of type Fraction",
+        ),
         ({"fusion..local": "sum"}, "is not a dotted path of a field"),
     ],
 )
@@ -421,6 +502,7 @@ def test_the_json_schema_knows_the_zoo() -> None:
     validator.check_schema(schema)
     for name in pvzoo.list_models():
         validator.validate(catalog.source(name).data)
+        validator.validate(pvzoo.spec(name).to_dict())
     wrong = yaml.safe_load(GOOD) | {"head": "arcfase"}
     assert not validator.is_valid(wrong)
     wrong = yaml.safe_load(GOOD) | {"head": {"name": "arcface", "params": {"margn": 1}}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -225,6 +226,9 @@ def damage(kind: str, path: Path) -> None:
             tensors["head.weight"] = tensors["head.weight"].T.contiguous()
         elif kind == "integers":
             tensors["head.weight"] = tensors["head.weight"].long()
+        elif kind == "short integers":
+            counter = next(name for name in tensors if name.endswith("num_batches_tracked"))
+            tensors[counter] = tensors[counter].to(torch.int32)
         elif kind == "float8":
             tensors["head.weight"] = tensors["head.weight"].to(torch.float8_e4m3fn)
         elif kind == "renamed":
@@ -252,6 +256,7 @@ DAMAGE = {
     "one too many": "unexpected stowaway (3,)",
     "transposed": "head.weight is (32, 5) in the file and (5, 32) in the model",
     "integers": "head.weight is torch.int64 in the file and torch.float32 in the model",
+    "short integers": "num_batches_tracked is torch.int32 in the file and torch.int64 in the model",
     "float8": "tensors of type F8_E4M3 are not supported",
     "renamed": "missing branches.palm",
     "wrong metadata": "its metadata under 'pvzoo' is wrong: dtype: Input should be 'float16', 'bfloat16', 'float32'",
@@ -296,6 +301,18 @@ def test_a_damaged_folder_is_named(trained, change, error: type[PvzooError], fau
     change(folder)
     with pytest.raises(error, match=fault):
         pvzoo.create(f"local-dir:{folder}")
+
+
+def test_a_folder_is_no_weights_file(trained) -> None:
+    _, folder = trained
+    message = f"{folder}: is a folder; its model is created by pvzoo.create('local-dir:{folder}')"
+    with pytest.raises(WeightsError, match=f"^{re.escape(message)}$"):
+        pvzoo.load(folder)
+
+
+def test_a_saved_config_is_a_spec_file_whatever_its_letters(tmp_path: Path) -> None:
+    folder = pvzoo.create(TINY, summary="\u638c \N{RAISED HAND WITH FINGERS SPLAYED}").save(tmp_path / "model")
+    assert pvzoo.create(folder / "config.json", device="meta").spec == pvzoo.create(f"local-dir:{folder}").spec
 
 
 def test_a_file_without_a_spec_can_only_fill_a_model(trained, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from ..hookspecs import Register, hookimpl
 from ..registry import Params
 from ..shapes import BackboneShape, Level, Shape
 
+EFFICIENTVIT_STRIDES = (16, 32, 64)
+CONVNEXT_STRIDES = (4, 8, 16, 32)
 EFFICIENTVIT_DIMS = {
     "efficientvit_m0": (64, 128, 192),
     "efficientvit_m1": (128, 144, 192),
@@ -29,6 +31,18 @@ CONVNEXT_DIMS = {
     "convnext_atto": (40, 80, 160, 320),
     "convnext_nano": (80, 160, 320, 640),
     "convnext_tiny": (96, 192, 384, 768),
+}
+# Trained values up to each level, for one channel and the smallest image; others add less than a percent.
+WEIGHTS = {
+    "efficientvit_m0": (68_860, 564_868, 2_155_152),
+    "efficientvit_m1": (263_378, 1_104_872, 2_786_369),
+    "efficientvit_m2": (259_764, 1_499_034, 3_961_248),
+    "efficientvit_m3": (259_892, 2_001_130, 6_578_134),
+    "efficientvit_m4": (259_764, 2_181_436, 8_417_416),
+    "efficientvit_m5": (577_787, 4_128_020, 12_086_756),
+    "convnext_atto": (31_000, 155_640, 1_491_640, 3_373_240),
+    "convnext_nano": (113_200, 592_880, 7_500_400, 14_950_000),
+    "convnext_tiny": (239_712, 1_231_968, 12_344_928, 27_817_056),
 }
 
 
@@ -81,13 +95,32 @@ def pyramid(
 def _efficientvit_shape(
     name: str, params: EfficientViTParams, in_chans: int, image_size: tuple[int, int]
 ) -> BackboneShape:
-    levels = tuple(Level(stride, dim) for stride, dim in zip((16, 32, 64), EFFICIENTVIT_DIMS[name], strict=True))
+    levels = tuple(map(Level, EFFICIENTVIT_STRIDES, EFFICIENTVIT_DIMS[name]))
     return pyramid(name, levels, params.stride, 16, image_size, up=True)
 
 
 def _convnext_shape(name: str, params: ConvNeXtParams, in_chans: int, image_size: tuple[int, int]) -> BackboneShape:
-    levels = tuple(Level(stride, dim) for stride, dim in zip((4, 8, 16, 32), CONVNEXT_DIMS[name], strict=True))
+    levels = tuple(map(Level, CONVNEXT_STRIDES, CONVNEXT_DIMS[name]))
     return pyramid(name, levels, params.stride, 32, image_size, up=False)
+
+
+def level_of(strides: tuple[int, ...], stride: int | None) -> int:
+    """Index of the level to stop at."""
+    return len(strides) - 1 if stride is None else strides.index(stride)
+
+
+def _efficientvit_size(name: str, params: EfficientViTParams, in_chans: int, image_size: tuple[int, int]) -> int:
+    return WEIGHTS[name][level_of(EFFICIENTVIT_STRIDES, params.stride)]
+
+
+def _convnext_size(name: str, params: ConvNeXtParams, in_chans: int, image_size: tuple[int, int]) -> int:
+    return WEIGHTS[name][level_of(CONVNEXT_STRIDES, params.stride)]
+
+
+def _any_size(params: TimmParams, in_chans: int, image_size: tuple[int, int]) -> int:
+    from .timm import any_size  # as heavy as the shape, which was asked for before
+
+    return any_size(params, in_chans, image_size)
 
 
 @hookimpl
@@ -98,6 +131,7 @@ def register_backbones(register: Register) -> None:
             build=f"pvzoo.backbones.timm:{name}",
             params=EfficientViTParams,
             shape=partial(_efficientvit_shape, name),
+            parameters=partial(_efficientvit_size, name),
             summary=f"EfficientViT-{name[-2:].upper()} (MSRA, CVPR 2023): global features, {dims[-1]} channels",
         )
     for name, widths in CONVNEXT_DIMS.items():
@@ -106,6 +140,7 @@ def register_backbones(register: Register) -> None:
             build=f"pvzoo.backbones.timm:{name}",
             params=ConvNeXtParams,
             shape=partial(_convnext_shape, name),
+            parameters=partial(_convnext_size, name),
             summary=f"ConvNeXt-{name[9:].capitalize()} (CVPR 2022): local detail, {widths[-1]} channels",
         )
     register(
@@ -114,5 +149,6 @@ def register_backbones(register: Register) -> None:
         params=TimmParams,
         # Only timm knows the shapes of a thousand architectures, so a spec that names one costs timm's import.
         shape="pvzoo.backbones.timm:any_shape",
+        parameters=_any_size,
         summary="Any architecture of timm by name: {name: timm, params: {arch: resnet18}}",
     )

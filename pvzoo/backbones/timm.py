@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import nearest
 from ..shapes import BackboneShape, Level, Shape
-from . import ConvNeXtParams, EfficientViTParams, TimmParams
+from . import CONVNEXT_STRIDES, EFFICIENTVIT_STRIDES, ConvNeXtParams, EfficientViTParams, TimmParams, level_of
 
 
 class TimmBackbone(nn.Module):
@@ -81,17 +81,18 @@ globals().update({uncached.__name__: uncached for uncached in _UNCACHED.values()
 
 
 def _level(strides: tuple[int, ...], stride: int | None) -> int | None:
-    return None if stride in (None, strides[-1]) else strides.index(stride)
+    level = level_of(strides, stride)
+    return None if level == len(strides) - 1 else level
 
 
 def _efficientvit(name: str, params: EfficientViTParams, *, in_chans: int, image_size: tuple[int, int]) -> nn.Module:
     net = timm.create_model(name, in_chans=in_chans, num_classes=0, img_size=image_size)
-    return TimmBackbone(net, _level((16, 32, 64), params.stride))
+    return TimmBackbone(net, _level(EFFICIENTVIT_STRIDES, params.stride))
 
 
 def _convnext(name: str, params: ConvNeXtParams, *, in_chans: int, image_size: tuple[int, int]) -> nn.Module:
     net = timm.create_model(name, in_chans=in_chans, num_classes=0, drop_path_rate=params.drop_path_rate)
-    return TimmBackbone(net, _level((4, 8, 16, 32), params.stride))
+    return TimmBackbone(net, _level(CONVNEXT_STRIDES, params.stride))
 
 
 efficientvit_m0 = partial(_efficientvit, "efficientvit_m0")
@@ -114,6 +115,17 @@ def any_architecture(params: TimmParams, *, in_chans: int, image_size: tuple[int
     return TimmBackbone(timm.create_model(params.arch, in_chans=in_chans, num_classes=0, **options))
 
 
+@lru_cache(maxsize=16)
+def _on_meta(params: TimmParams, in_chans: int, image_size: tuple[int, int]) -> nn.Module:
+    with torch.device("meta"):
+        return any_architecture(params, in_chans=in_chans, image_size=image_size).eval()
+
+
+def any_size(params: TimmParams, in_chans: int, image_size: tuple[int, int]) -> int:
+    """Number of trained values of an architecture that :func:`any_shape` knows."""
+    return sum(parameter.numel() for parameter in _on_meta(params, in_chans, image_size).parameters())
+
+
 @lru_cache(maxsize=256)
 def any_shape(params: TimmParams, in_chans: int, image_size: tuple[int, int]) -> BackboneShape:
     """Asks the architecture itself: built and run once on the meta device, which allocates nothing.
@@ -131,12 +143,11 @@ def any_shape(params: TimmParams, in_chans: int, image_size: tuple[int, int]) ->
     if tag:
         raise ValueError(f"{params.arch!r} names weights of timm, which are not loaded; the architecture is {name!r}")
     try:
-        with torch.device("meta"):
-            net = any_architecture(params, in_chans=in_chans, image_size=image_size).eval()
+        net = _on_meta(params, in_chans, image_size)
+        with torch.device("meta"), torch.inference_mode():
             image = torch.empty(1, in_chans, *image_size)
-            with torch.inference_mode():
-                vector = net(image)
-                grid = net(image, pool=False) if hasattr(net.net, "forward_intermediates") else None
+            vector = net(image)
+            grid = net(image, pool=False) if hasattr(net.net, "forward_intermediates") else None
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         size = f"{in_chans}x{image_size[0]}x{image_size[1]}"
         raise ValueError(f"{params.arch} cannot take an image of {size}: {str(error).splitlines()[0]}") from error

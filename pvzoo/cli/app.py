@@ -11,9 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import BuildError, PvzooError, SpecError, UnknownNameError, nearest
-from . import evaluate, matching, plugins, synth
+from ..errors import BuildError, SpecError, UnknownNameError, nearest
+from . import check, data, evaluate, matching, plugins, protocols, synth
 from .output import console, heading, note, print_json, table
+from .settings import read_settings
 
 
 class _Commands(TyperGroup):
@@ -60,10 +61,14 @@ app = typer.Typer(
     "[bold]pvzoo compare --help[/]. Commands of plugins are called by their full name, vendor/command.",
 )
 app.add_typer(plugins.app, name="plugins")
+data.app.command()(protocols.protocols)
+data.app.command()(protocols.split)
+app.add_typer(data.app, name="data")
 app.command()(matching.compare)
 app.command()(matching.embed)
 app.command()(synth.synth)
 app.command("eval")(evaluate.evaluate)
+app.command()(check.check)
 
 
 def _version(value: bool) -> None:
@@ -226,27 +231,13 @@ def resolve(
     from .. import catalog
     from ..specs import load_spec
 
+    settings = read_settings(changes or [], "PATH=VALUE, such as fusion.local=concat")
     is_file = spec.endswith((".yaml", ".yml", ".json"))
-    plain = load_spec(Path(spec) if is_file else catalog.source(spec), _assignments(changes or [])).to_dict()
+    plain = load_spec(Path(spec) if is_file else catalog.source(spec), settings).to_dict()
     if as_json:
         print_json(plain)
     else:
         sys.stdout.write(yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True))
-
-
-def _assignments(changes: list[str]) -> dict[str, Any]:
-    import yaml
-
-    found: dict[str, Any] = {}
-    for change in changes:
-        path, equals, value = change.partition("=")
-        if not equals:
-            raise PvzooError(f"--set {change}: write PATH=VALUE, such as fusion.local=concat")
-        try:
-            found[path] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise PvzooError(f"--set {change}: the value is not YAML: {' '.join(str(error).split())}") from error
-    return found
 
 
 @app.command()

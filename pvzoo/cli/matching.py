@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import ImageError, InputError, PvzooError
-from .output import console, note, print_json
+from .output import console, note, print_json, silence_pillow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +48,7 @@ def compare(
 
     from .loading import open_model
 
-    _silence_pillow()
+    silence_pillow()
     net = open_model(model, device, seed)
     modalities = net.spec.modalities
     if len(images) != 2 * len(modalities):
@@ -100,7 +99,7 @@ def embed(
         raise PvzooError(f"{output}: there is no folder {output.absolute().parent}")
     if output.is_dir():
         raise PvzooError(f"{output}: is a folder")
-    _silence_pillow()
+    silence_pillow()
     net = open_model(model, device, seed)
     samples = read_samples(pairs, net.spec.modalities)
     _say_if_incomplete(samples)
@@ -117,11 +116,6 @@ def embed(
     if failures:
         written = f"{len(result.ids)} were written" if result.ids else "nothing was written"
         raise ImageError(f"{len(failures)} of {len(samples)} samples could not be embedded; {written}")
-
-
-def _silence_pillow() -> None:
-    """Its remarks on damaged files; the error that follows names the file, and they do not."""
-    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _say_if_incomplete(samples: Sequence[Sample]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,3 +45,8 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """A remark that does not belong into the output."""
     errors.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def silence_pillow() -> None:
+    """Its remarks on damaged files; the message that follows names the file, and they do not."""
+    warnings.filterwarnings("ignore", module="PIL")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,19 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(invoke_without_command=True, help="List installed plugins, diagnose broken ones.")
 
 BROKEN = ("failed", "conflict", "incompatible")
-HEAVY = ("torch", "torchvision", "timm", "numpy", "scipy", "cv2", "sklearn", "pandas", "matplotlib", "lightning")
-
-# Run in a process of its own, so that a plugin that crashes the interpreter is a finding, not the end.
-_PROBE = """
-import importlib, json, sys, time
-start = time.perf_counter()
-module, _, attribute = sys.argv[1].partition(":")
-value = importlib.import_module(module)
-for part in filter(None, attribute.split(".")):
-    value = getattr(value, part)
-heavy = [name for name in sys.argv[2].split(",") if name in sys.modules]
-print(json.dumps({"seconds": time.perf_counter() - start, "heavy": heavy}), file=sys.__stdout__)
-"""
 
 
 @app.callback()
@@ -141,17 +126,8 @@ def _needs_mending(record: dict[str, Any]) -> bool:
 
 def _probe(plugin: Plugin) -> dict[str, Any]:
     """Imports a plugin's hook module in a process of its own."""
-    command = [sys.executable, "-c", _PROBE, plugin.module, ",".join(HEAVY)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    except subprocess.TimeoutExpired:
-        return {"outcome": "hangs: not imported after 120 seconds", "seconds": 120.0, "heavy": []}
-    if done.returncode < 0:
-        return {"outcome": f"killed by signal {-done.returncode}", "seconds": 0.0, "heavy": []}
-    try:
-        result = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return {"outcome": f"exit code {done.returncode}: {reason}", "seconds": 0.0, "heavy": []}
-    outcome = f"imports {', '.join(result['heavy'])}" if result["heavy"] else "ok"
-    return {"outcome": outcome, **result}
+    from ..testing.watch import probe
+
+    found = probe(plugin.module)
+    outcome = found.fault or (f"imports {', '.join(found.heavy)}" if found.heavy else "ok")
+    return {"outcome": outcome, "seconds": found.seconds, "heavy": list(found.heavy)}

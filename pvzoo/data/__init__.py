@@ -6,16 +6,19 @@ An adapter is built as ``build(params)``; its ``scan(root)`` gives a :class:`~pv
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from ..hookspecs import Register, hookimpl
-from ..registry import NoParams, Params
+from ..registry import Params
 
 Spectrum = Literal["460", "630", "700", "850", "940", "WHT"]
 Band = Literal["Blue", "Green", "Red", "NIR"]
 ModalityName = Literal["palm", "vein"]
+Phone = Literal["iPhone", "huawei", "LG", "MI8", "Samsung"]
+Light = Literal["Flash", "Nature"]
 PairingName = Literal["simultaneous", "same_sample", "same_identity", "virtual"]
 
 
@@ -27,21 +30,52 @@ class NumberedPalmsParams(Params):
     )
 
 
-class TongjiParams(NumberedPalmsParams):
+class PalmVeinParams(Params):
+    """Data sets of which parts are chosen as palm and as vein."""
+
+    parts: ClassVar[tuple[str, str]] = ("palm", "vein")
+
+    @model_validator(mode="after")
+    def _two_parts(self) -> PalmVeinParams:
+        palm, vein = (getattr(self, part) for part in self.parts)
+        if palm == vein:
+            what = "null: nothing is left" if palm is None else f"{palm!r}: choose two, or null for one of them"
+            raise ValueError(f"{self.parts[0]} and {self.parts[1]} are both {what}")
+        return self
+
+
+class TongjiParams(NumberedPalmsParams, PalmVeinParams):
     """Tongji palmprint and palm vein."""
 
-    palm_root: str | None = Field("ROI", description="folder with session1, session2 of the palmprints; null: none")
-    vein_root: str | None = Field("Palmvein", description="folder with session1, session2 of the veins; null: none")
+    parts = ("palm_root", "vein_root")
+
+    palm_root: str | None = Field(
+        "ROI", description="folder with session1 and session2 of the palmprints, in DIR or anywhere; null: none"
+    )
+    vein_root: str | None = Field(
+        "Palmvein", description="folder with session1 and session2 of the veins, in DIR or anywhere; null: none"
+    )
 
 
-class CasiaParams(Params):
+class FlatParams(NumberedPalmsParams):
+    """Copies of Tongji that number palms from 0 or from 1."""
+
+    first: Literal[0, 1] = Field(1, description="the number of the first palm; matters with two_hands")
+
+
+class CasiaParams(PalmVeinParams):
     """CASIA-MS."""
 
     palm: Spectrum | None = Field("460", description="spectrum that counts as palm, 460 nm or WHT (white); null: none")
     vein: Spectrum | None = Field("850", description="spectrum that counts as vein, 850 or 940 nm; null: none")
 
+    @field_validator("palm", "vein", mode="before")
+    @classmethod
+    def _written_as_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) else value
 
-class PolyuMsParams(NumberedPalmsParams):
+
+class PolyuMsParams(NumberedPalmsParams, PalmVeinParams):
     """PolyU multispectral."""
 
     palm: Band | None = Field("Blue", description="band that counts as palm; null: none")
@@ -51,8 +85,8 @@ class PolyuMsParams(NumberedPalmsParams):
 class XjtuParams(Params):
     """XJTU-UP."""
 
-    phones: tuple[str, ...] = Field((), description="phones to use, such as iPhone; all if empty")
-    lights: tuple[str, ...] = Field((), description="Flash, Nature or both; all if empty")
+    phones: tuple[Phone, ...] = Field((), description="phones to use; all if empty")
+    lights: tuple[Light, ...] = Field((), description="kinds of light to use; all if empty")
 
 
 class VeraParams(Params):
@@ -64,20 +98,24 @@ class VeraParams(Params):
 class ScutParams(NumberedPalmsParams):
     """SCUT_PV_v1."""
 
-    scale: str = Field("1.0", description="which ROI/scale... folder")
+    scale: float = Field(1.0, description="which ROI/scale... folder")
 
 
 class TxtListParams(Params):
     """Lists of ``path label`` lines."""
 
     lists: tuple[str, ...] = Field(("train.txt", "test.txt"), min_length=1, description="the n-th list is session n")
+    one_session: bool = Field(
+        False, description="the lists divide one session; samples are counted through all lists, and session is 0"
+    )
+    images: str = Field(".", description="folder that the paths start from, in DIR or anywhere")
     modality: ModalityName = Field("palm", description="what the images show")
 
 
 class PairCsvParams(Params):
     """A CSV of pairs."""
 
-    file: str = Field("pairs.csv", description="the CSV in the root; or give the CSV itself as the root")
+    file: str = Field("pairs.csv", description="the CSV in DIR; or give the CSV itself as DIR")
     pairing: PairingName = Field("same_identity", description="how sure it is that the images of a row belong together")
 
 
@@ -90,14 +128,26 @@ class FolderPairParams(Params):
     )
     pairing: PairingName = Field("same_sample", description="how sure it is that images of one name belong together")
 
+    @field_validator("pattern")
+    @classmethod
+    def _has_groups(cls, pattern: str) -> str:
+        try:
+            groups = set(re.compile(pattern).groupindex)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        if not {"subject", "sample"} <= groups <= {"subject", "sample", "hand", "session"}:
+            has = ", ".join(sorted(groups)) or "none"
+            raise ValueError(f"needs groups (?P<subject>...) and (?P<sample>...), may have hand, session; it has {has}")
+        return pattern
+
 
 class VirtualPairParams(Params):
     """People put together from two data sets."""
 
     palm_layout: str = Field(description="layout of the palm set")
     vein_layout: str = Field(description="layout of the vein set")
-    palm_root: str = Field("palm", description="its folder, in the root or anywhere")
-    vein_root: str = Field("vein", description="its folder, in the root or anywhere")
+    palm_root: str = Field("palm", description="its folder, in DIR or anywhere")
+    vein_root: str = Field("vein", description="its folder, in DIR or anywhere")
     palm_params: dict[str, Any] = Field({}, description="parameters of the palm layout")
     vein_params: dict[str, Any] = Field({}, description="parameters of the vein layout")
 
@@ -109,7 +159,7 @@ def register_datasets(register: Register) -> None:
     register(
         "tongji600_flat",
         build=at + "tongji:Tongji600Flat",
-        params=NumberedPalmsParams,
+        params=FlatParams,
         summary="Tongji as derived copies name it, PalmPrint_<id>_<sample>; finds the 300 x 40 copies",
     )
     register("casia_ms", build=at + "casia:CasiaMs", params=CasiaParams, summary="CASIA multispectral palmprint")
@@ -120,7 +170,7 @@ def register_datasets(register: Register) -> None:
     register("xjtu_up", build=at + "palmprint:XjtuUp", params=XjtuParams, summary="XJTU-UP, palmprints of five phones")
     register("mpdv2", build=at + "palmprint:Mpdv2", summary="MPDv2, palmprints of two phones")
     register("vera", build=at + "vein:Vera", params=VeraParams, summary="VERA palm vein")
-    register("put", build=at + "vein:Put", params=NoParams, summary="PUT vein, palms")
+    register("put", build=at + "vein:Put", summary="PUT vein, palms")
     register("scut_pv", build=at + "vein:ScutPv", params=ScutParams, summary="SCUT palm vein v1")
     register("txt_list", build=at + "lists:TxtList", params=TxtListParams, summary="CCNet's lists of 'path label'")
     register("pair_csv", build=at + "lists:PairCsv", params=PairCsvParams, summary="a CSV with a pair a row")

@@ -18,13 +18,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ..errors import DataError, UnknownNameError, nearest
 from ..registry import Params
 from .params import checked
 from .split import Comparisons, Excluded, Shared, Split, by_identity, count_identities
 from .table import Pair, Table
+
+
+def _number_first_or_all(value: Any) -> Any:
+    if value in ("first", "all") or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(f"should be first, all, or a number from 1, got {value!r}")
+
+
+Gallery = Annotated[
+    int | str,
+    BeforeValidator(_number_first_or_all, json_schema_input_type=Literal["first", "all"] | Annotated[int, Field(ge=1)]),
+]
 
 
 class ProtocolParams(Params):
@@ -34,7 +46,7 @@ class ProtocolParams(Params):
     dev: float = Field(
         0.1, gt=0, lt=1, description="share of the training side that chooses the model and the threshold"
     )
-    gallery: Literal["first", "all"] | Annotated[int, Field(ge=1)] = Field(
+    gallery: Gallery = Field(
         "all", description="samples of each identity to enrol: first, a number, or all; in an open set, all with all"
     )
     incomplete: Literal["drop", "keep", "refuse"] = Field(
@@ -162,7 +174,7 @@ class Protocol(ABC, Generic[P]):
     def enrolled(self, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
         """The samples of each identity that the gallery rule takes."""
         rule = self.params.gallery
-        count = None if rule == "all" else 1 if rule == "first" else rule
+        count = rule if isinstance(rule, int) else {"all": None, "first": 1}[rule]
         return tuple(pair for samples in by_identity(pairs).values() for pair in samples[:count])
 
     def among(self, pairs: Sequence[Pair]) -> Comparisons:
@@ -459,7 +471,7 @@ def open_protocol(name: str, params: Mapping[str, Any] | None = None) -> Protoco
         message = f"no protocol named {name!r}; {hint}"
         raise UnknownNameError(message, kind="protocol", name=name, suggestions=[near] if near else [])
     protocol = PROTOCOLS[name]
-    return protocol(checked(f"protocol {name!r}", protocol.params_type, params, "pvzoo data protocols"))
+    return protocol(checked(f"protocol {name!r}", protocol.params_type, params))
 
 
 def _of(pairs: Iterable[Pair], what: Literal["identity", "subject", "session"], values: Iterable[object]) -> list[Pair]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -129,13 +129,20 @@ class Split:
         records = (record for pair in self.test.samples for record in pair.records)
         return max((record.pairing for record in records), key=PAIRINGS.index)
 
-    def rows(self) -> Iterator[tuple[str, ...]]:
-        """Part, identities, subjects, samples, genuine, impostor comparisons: what belongs beside every result."""
-        for part, samples in (("train", self.train), ("dev", self.dev.samples), ("test", self.test.samples)):
-            counts = (count_identities(samples), len({pair.subject for pair in samples}), len(samples))
-            comparisons = {"dev": self.dev, "test": self.test}.get(part)
-            made = (comparisons.genuine, comparisons.impostor) if comparisons else ("", "")
-            yield (part, *(f"{value:,}" if isinstance(value, int) else value for value in (*counts, *made)))
+    def counts(self) -> dict[str, dict[str, int]]:
+        """By part, its identities, subjects, samples and comparisons: what belongs beside every result."""
+        parts = {"train": self.train, "dev": self.dev.samples, "test": self.test.samples}
+        found = {
+            part: {
+                "identities": count_identities(samples),
+                "subjects": len({pair.subject for pair in samples}),
+                "samples": len(samples),
+            }
+            for part, samples in parts.items()
+        }
+        for part, made in (("dev", self.dev), ("test", self.test)):
+            found[part] |= {"genuine": made.genuine, "impostor": made.impostor}
+        return found
 
     def write(self, path: Path) -> None:
         """Writes a table of every image, ``.csv`` or ``.parquet``, with four columns more.

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ class Record:
         subject: The person, or the palm where the data set does not say whose it is.
         hand: ``"left"`` or ``"right"``; ``"a"``, ``"b"`` where hands are only told apart; empty where not even that.
         session: From 1; 0 where the data set does not say.
-        sample: From 1 within identity and session; images of one sample are a pair.
+        sample: As the data set counts them within identity and session; images of one sample are a pair.
         spectrum: Wavelength, band or camera, as the data set calls it.
         pairing: How sure it is that the images of the sample belong together; empty for one modality alone.
         digest: SHA-256 of the file in hexadecimal; empty until it is computed.
@@ -124,7 +125,12 @@ class Table:
         # Labels sort once each, not once a record: a natural key is slow.
         found = list(records)
         rank = {text: i for i, text in enumerate(sorted({t for r in found for t in (r.subject, r.hand)}, key=natural))}
-        found.sort(key=lambda r: (rank[r.subject], rank[r.hand], r.session, r.sample, r.modality, r.path))
+        found.sort(
+            key=lambda r: (
+                *(rank[r.subject], rank[r.hand], r.session, r.sample, r.modality, r.path),
+                *(r.spectrum, r.pairing, r.digest),  # only of a file that is listed twice
+            )
+        )
         self.records: tuple[Record, ...] = tuple(found)
         self.root = root
         self.unexpected = tuple(sorted(unexpected))
@@ -141,24 +147,24 @@ class Table:
 
     __hash__ = None  # type: ignore[assignment]
 
-    @property
+    @cached_property
     def modalities(self) -> tuple[str, ...]:
         """Those that occur, palm before vein."""
         return tuple(sorted({record.modality for record in self.records}))
 
-    @property
+    @cached_property
     def identities(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(record.identity for record in self.records))
 
-    @property
+    @cached_property
     def subjects(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(record.subject for record in self.records))
 
-    @property
+    @cached_property
     def sessions(self) -> tuple[int, ...]:
         return tuple(sorted({record.session for record in self.records}))
 
-    @property
+    @cached_property
     def pairing(self) -> Pairing:
         """That of the least sure record."""
         return max((record.pairing for record in self.records), key=PAIRINGS.index, default="")
@@ -174,13 +180,19 @@ class Table:
         """Where a record's image lies."""
         return self.root / record.path
 
-    def hashed(self) -> Table:
+    def hashed(self, advance: Callable[[int], object] = lambda count: None) -> Table:
         """The same table with the digest of every file.
+
+        Args:
+            advance: Called with the number of files that were read since the last call.
 
         Raises:
             DataError: If a file cannot be read.
         """
-        records = [replace(record, digest=_file_digest(self.file(record))) for record in self.records]
+        records = []
+        for record in self.records:
+            records.append(replace(record, digest=_file_digest(self.file(record))))
+            advance(1)
         return Table(records, self.root, unexpected=self.unexpected, unused=self.unused)
 
     def pairs(self) -> list[Pair]:
@@ -231,6 +243,8 @@ class Table:
             partial.replace(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise DataError(f"{path}: a value cannot be written: {error}") from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -264,9 +278,12 @@ def _file_digest(path: Path) -> str:
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        plain = csv.writer(file, lineterminator="\n")
+        # A carriage return alone would stand without quotes, and be read as the end of the row.
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writerow(columns)
+        for row in rows:
+            (quoted if any(isinstance(cell, str) and "\r" in cell for cell in row) else plain).writerow(row)
 
 
 def _read_csv(path: Path) -> list[Record]:
@@ -292,7 +309,7 @@ def _pyarrow() -> Any:
 
 def _write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     arrow = _pyarrow()
-    schema = arrow.schema([(c, arrow.int32() if c in _NUMBERS else arrow.string()) for c in columns])
+    schema = arrow.schema([(c, arrow.int64() if c in _NUMBERS else arrow.string()) for c in columns])
     filled = list(zip(*rows, strict=True)) or [()] * len(columns)
     arrow.parquet.write_table(arrow.table([list(column) for column in filled], schema=schema), path)
 
@@ -314,14 +331,21 @@ def _need_columns(path: Path, columns: Sequence[str]) -> None:
         raise DataError(f"{path}: a table needs column {absent[0]!r}; this file has {has}")
 
 
-def _record(path: Path, row: Mapping[str, Any], where: str) -> Record:
-    values: dict[str, Any] = {column: row.get(column) or "" for column in COLUMNS}
-    for column in _NUMBERS:
-        try:
-            values[column] = int(values[column] or 0)
-        except ValueError as error:
-            message = f"{column} must be a whole number, not {values[column]!r}"
-            raise DataError(f"{path}: {where}: {message}") from error
+def _record(path: Path, row: Mapping[Any, Any], where: str) -> Record:
+    if None in row:
+        raise DataError(f"{path}: {where}: has more cells than there are columns; put quotes around cells with commas")
+    values: dict[str, Any] = {}
+    for column in COLUMNS:
+        value = row.get(column)
+        # Parquet has types of its own; a column of whole numbers becomes floats in pandas when a cell is empty.
+        if column in _NUMBERS and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, str | int | None):
+            raise DataError(f"{path}: {where}: {column} must be text, not {value!r}")
+        text = "" if value is None else str(value)
+        if column in _NUMBERS and text and not (text.isdecimal() and len(text) < 19):
+            raise DataError(f"{path}: {where}: {column} must be a whole number from 0, not {text!r}")
+        values[column] = int(text or 0) if column in _NUMBERS else text
     for column in _NEEDED:
         if not values[column]:
             raise DataError(f"{path}: {where}: {column} is empty")
@@ -330,5 +354,5 @@ def _record(path: Path, row: Mapping[str, Any], where: str) -> Record:
             words = ", ".join(word for word in known if word)
             raise DataError(f"{path}: {where}: {column} must be one of {words}, not {values[column]!r}")
     for column in ("modality", "subject", "hand", "spectrum", "pairing"):
-        values[column] = sys.intern(str(values[column]))
+        values[column] = sys.intern(values[column])
     return Record(**values)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EvaluationError
-from .metrics import FMR_TARGETS, Array, Moments, Tally, at_fmr, d_prime, eer
+from .metrics import FMR_TARGETS, Array, Moments, Tally, at_fmr, d_prime, eer, steps
 from .scores import Advance, Counted, Source, Tile, no_progress
 
 LEVELS = 1024
@@ -61,33 +61,29 @@ class Replicates:
     weights: Array
 
     @cached_property
-    def tallies(self) -> list[Tally]:
-        """One a fold; folds without genuine or without impostor comparisons are left out."""
-        both = (self.genuine.sum(1) > 0) & (self.impostor.sum(1) > 0)
-        pairs = zip(self.genuine[both], self.impostor[both], strict=True)
-        return [Tally(self.thresholds, genuine, impostor) for genuine, impostor in pairs]
+    def tallies(self) -> list[Tally | None]:
+        """One a fold; ``None`` for a fold without genuine or without impostor comparisons."""
+        return [
+            Tally(self.thresholds, genuine, impostor) if genuine.any() and impostor.any() else None
+            for genuine, impostor in zip(self.genuine, self.impostor, strict=True)
+        ]
+
+    def values(self, figure: Callable[[Tally], float]) -> list[float]:
+        """A figure that is read from a tally, of each fold; ``nan`` where there is none."""
+        return [np.nan if counts is None else figure(counts) for counts in self.tallies]
 
     def d_primes(self) -> list[float]:
         """The d' of each fold."""
-        values = []
-        for counts in self.tallies:
-            moments = []
-            for weights, means, squares in zip(
-                (counts.genuine, counts.impostor), self.means, self.squares, strict=True
-            ):
-                share = weights / weights.sum()
-                mean = float(share @ means)
-                moments.append(Moments(0, mean, max(float(share @ squares) - mean**2, 0.0)))
-            values.append(d_prime(*moments))
-        return values
+        return self.values(lambda counts: d_prime(self._moments(0, counts.genuine), self._moments(1, counts.impostor)))
 
-    def values(self, figure: Callable[[Tally], float]) -> list[float]:
-        """A figure that is read from a tally, of each fold."""
-        return [figure(counts) for counts in self.tallies]
+    def _moments(self, row: int, weights: Array) -> Moments:
+        share = weights / weights.sum()
+        mean = float(share @ self.means[row])
+        return Moments(len(weights), mean, max(float(share @ self.squares[row]) - mean**2, 0.0))
 
 
 def percentile(values: list[float]) -> Interval:
-    """The middle 95 % of the values of folds (Efron, 1979)."""
+    """The middle 95 % of the values of folds (Efron, 1979); none if more than a tenth of the folds has no value."""
     known = np.array([value for value in values if not np.isnan(value)])
     if len(known) < 0.9 * len(values) or not len(known):
         return Interval(np.nan, np.nan, f"{len(values) - len(known)} of {len(values)} folds have no value")
@@ -143,20 +139,10 @@ def subject_bootstrap(
 
 def _levels(counts: Tally, thresholds: tuple[float, ...]) -> Array:
     """Places of the thresholds to follow."""
-    last = len(counts.thresholds) - 1
-    if last < LEVELS:
-        return np.arange(last + 1)
-    half = LEVELS // 2
-    fmr = np.geomspace(1 / counts.n_impostor, 1, half)
-    fnmr = np.geomspace(1 / counts.n_genuine, 1, half)
-    places: list[Array] = [
-        len(counts.fmr) - np.searchsorted(counts.fmr[::-1], fmr, side="right"),
-        np.searchsorted(counts.fnmr, fnmr),
-        np.array([0, last]),
-        np.searchsorted(counts.points, [*thresholds, eer(counts).point.threshold]),
-        np.searchsorted(counts.points, [at_fmr(counts, target).threshold for target in (0.0, *FMR_TARGETS)]),
-    ]
-    return np.unique(np.concatenate(places).clip(0, last).astype(np.int64))
+    wanted = [*thresholds, eer(counts).point.threshold]
+    wanted += [at_fmr(counts, target).threshold for target in (0.0, *FMR_TARGETS)]
+    places = np.concatenate([steps(counts, LEVELS), np.searchsorted(counts.points, wanted)])
+    return np.unique(places.clip(0, len(counts.thresholds) - 1))
 
 
 def _level_moments(counts: Tally, picked: Array) -> tuple[Array, Array]:

@@ -11,14 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import __version__
 from ..errors import EvaluationError
 from ..tensorfile import replacing
 from . import metrics
 from .bootstrap import CONFIDENCE, Interval
-from .metrics import Tally, power
+from .metrics import power
 from .results import Evaluation, Figure
 
 CURVE_POINTS = 2000
@@ -160,20 +158,9 @@ def curve_csv(result: Evaluation) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("threshold", "fmr", "fnmr"))
-    for place in curve_places(counts):
+    for place in metrics.steps(counts, CURVE_POINTS):
         writer.writerow((counts.points[place], counts.fmr[place], counts.fnmr[place]))
     return text.getvalue()
-
-
-def curve_places(counts: Tally) -> metrics.Array:
-    """Places of points that draw the same curve, on linear and on normal-deviate axes."""
-    if len(counts.points) <= CURVE_POINTS:
-        return np.arange(len(counts.points))
-    grid = np.geomspace(min(1 / counts.n_impostor, 1 / counts.n_genuine), 1, CURVE_POINTS // 2 - 1)
-    falling = len(counts.fmr) - np.searchsorted(counts.fmr[::-1], grid, side="right")
-    growing = np.searchsorted(counts.fnmr, grid)
-    last = len(counts.points) - 1
-    return np.unique(np.concatenate([falling, growing, [0, last]]).clip(0, last))
 
 
 def write_report(result: Evaluation, folder: Path, *, command: str = "") -> list[Path]:

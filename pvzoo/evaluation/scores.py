@@ -153,12 +153,12 @@ class Comparisons:
         sides = (trials.rows, trials.columns) if isinstance(trials, Grid) else (trials.first, trials.second)
         if len(self.embeddings) != len(population):
             raise EvaluationError(f"{len(self.embeddings)} embeddings and {len(population)} labels; one each is needed")
-        least, most = (int(pick([pick(side) for side in sides])) for pick in (min, max))
-        if least < 0 or most >= len(population):
-            number = least if least < 0 else most
-            raise EvaluationError(f"there is no sample {number}; the {len(population)} samples are numbered from 0")
+        both = torch.cat(sides)
+        outside = both[(both < 0) | (both >= len(population))].tolist()
+        if outside:
+            raise EvaluationError(f"there is no sample {outside[0]}; the {len(population)} samples are numbered from 0")
         self._scale = 1 / torch.linalg.vector_norm(self.embeddings, dim=1)
-        self._people = torch.unique(population.subject[torch.cat(sides)])
+        self._people = torch.unique(population.subject[both])
         self._subject = torch.searchsorted(self._people, population.subject)
         self.counts = self._count(sides)
         for kind in ("genuine", "impostor"):
@@ -378,13 +378,14 @@ def _wanted(coarse: _Binned, targets: Sequence[float], bins: _Bins, thresholds: 
     crossings = [counts.false_matches * counts.n_genuine <= counts.false_non_matches * counts.n_impostor]
     crossings += [counts.fmr <= target for target in (0.0, *targets)]
     after = {int(np.argmax(crossed)) for crossed in crossings}
-    if thresholds:
-        own = bins.of(torch.tensor(thresholds, dtype=torch.float64)).numpy()
-        after |= set(np.searchsorted(coarse.bin, own, side="right").tolist())
+    for own in bins.of(torch.tensor(thresholds, dtype=torch.float64)).tolist():
+        # Scores of another precision may have been rounded into the bin beside.
+        first, last = np.searchsorted(coarse.bin, (own - 1, own + 2))
+        after |= set(range(int(first), int(last) + 1))
     # The point lies in the bin before the crossing, or at the lowest score behind it.
     places = [place for point in after for place in (point - 1, point) if 0 <= place < len(coarse.bin)]
     wanted = torch.zeros(BINS, dtype=torch.bool)
-    wanted[torch.from_numpy(coarse.bin[places])] = True
+    wanted[coarse.bin[places]] = True
     return wanted
 
 
@@ -404,7 +405,8 @@ def _refined(source: Source, coarse: _Binned, bins: _Bins, wanted: Tensor, advan
                 distinct.add(flat[near])
         advance(tile.scores.numel())
     sets = [distinct.counts() for distinct in found]
-    thresholds = np.unique(np.concatenate([values for values, _ in sets]))
+    # An empty set has no type of its own, and bins depend on it.
+    thresholds = np.unique(np.concatenate([values for values, _ in sets if len(values)]))
     columns = []
     for values, each in sets:
         column = np.zeros(len(thresholds), np.int64)
@@ -431,24 +433,34 @@ def _refined(source: Source, coarse: _Binned, bins: _Bins, wanted: Tensor, advan
 
 
 class _Distinct:
-    """Distinct values and how often each came; equal ones are merged from time to time, so that ties take no room."""
+    """Distinct values and how often each came; merged when the buffer is full, so that ties take no room."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[Array, Array]] = []
-        self._waiting = 0
+        self._buffer = np.empty(0)
+        self._used = 0
+        self._values, self._each = np.empty(0), np.empty(0, np.int64)
 
     def add(self, scores: Tensor) -> None:
-        if scores.numel():
-            values, each = torch.unique(scores.cpu(), return_counts=True)
-            self._parts.append((values.numpy(), each.numpy()))
-            self._waiting += len(values)
-            if self._waiting > 2**20:
-                self._parts = [self.counts()]
-                self._waiting = 0
+        values = scores.cpu().numpy()
+        if not len(self._buffer):
+            # One buffer for all tiles: small arrays kept from each would cut up the memory that the next tile wants.
+            self._buffer = np.empty(2**20, values.dtype)
+            self._values = self._buffer[:0]
+        if self._used + len(values) > len(self._buffer):
+            self._merge(self._buffer[: self._used])
+            self._used = 0
+        if len(values) > len(self._buffer):
+            self._merge(values)
+        else:
+            self._buffer[self._used : self._used + len(values)] = values
+            self._used += len(values)
+
+    def _merge(self, values: Array) -> None:
+        distinct, each = np.unique(values, return_counts=True)
+        self._values, place = np.unique(np.concatenate([self._values, distinct]), return_inverse=True)
+        self._each = np.bincount(place, np.concatenate([self._each, each])).astype(np.int64)
 
     def counts(self) -> tuple[Array, Array]:
-        if not self._parts:
-            return np.empty(0), np.empty(0, np.int64)
-        values, place = np.unique(np.concatenate([part[0] for part in self._parts]), return_inverse=True)
-        each = np.bincount(place, np.concatenate([part[1] for part in self._parts]))
-        return values, each.astype(np.int64)
+        self._merge(self._buffer[: self._used])
+        self._used = 0
+        return self._values, self._each

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import MissingModalityError
+from ..errors import InputError, MissingModalityError
 from ..shapes import Shape
 
 Features = Mapping[str, Tensor | None]
@@ -32,11 +32,17 @@ def present(features: Features, modalities: Sequence[str]) -> dict[str, Tensor]:
 
     Raises:
         MissingModalityError: If none is.
+        InputError: If they are not of one shape; broadcasting would hide it.
     """
-    found = {name: features[name] for name in modalities if features.get(name) is not None}
+    found = {name: x for name in modalities if (x := features.get(name)) is not None}
     if not found:
         raise MissingModalityError(f"every modality is missing; give at least one of {', '.join(modalities)}")
-    return found  # type: ignore[return-value]  # the None values were left out
+    (first, example), *others = found.items()
+    for name, x in others:
+        if x.shape != example.shape:
+            message = f"{first} has shape {tuple(example.shape)}, and {name} {tuple(x.shape)}"
+            raise InputError(f"{message}; a fusion joins features of one shape")
+    return found
 
 
 def require_all(features: Features, modalities: Sequence[str], fusion: str) -> list[Tensor]:

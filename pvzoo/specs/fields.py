@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from pydantic import (
@@ -26,10 +26,14 @@ from ..plugins import host
 from ..registry import Component, NoParams, Params
 
 EVERY = "*"
+MAX_DEPTH = 32
+MAX_NUMBER = 2**63
 M = TypeVar("M", bound=BaseModel)
+Path = tuple[str | int, ...]
+Faults = list[tuple[Path, str]]
 
 
-def failure(title: str, faults: list[tuple[tuple[str | int, ...], str]]) -> ValidationError:
+def failure(title: str, faults: Faults) -> ValidationError:
     """Makes one ``ValidationError`` from (path, message) pairs; raised in a validator, pydantic adds the path above."""
     return ValidationError.from_exception_data(
         title,
@@ -47,11 +51,13 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> list[tuple[tuple[str | int, ...], str]]:
+def explain(error: ValidationError, model: type[BaseModel]) -> Faults:
     """The faults of a ``ValidationError`` in pvzoo's words: misspelt fields with the nearest name, values shown."""
-    faults: list[tuple[tuple[str | int, ...], str]] = []
+    faults: Faults = []
     for item in error.errors(include_url=False):
         message = item["msg"]
+        if item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]:
+            continue  # There are enough items, but they are wrong: that is said already.
         if item["type"] == "extra_forbidden":
             names = list(_model_at(model, item["loc"][:-1]).model_fields)
             message = f"unknown field{did_you_mean(str(item['loc'][-1]), names)}"
@@ -68,7 +74,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[tuple[tuple[
     return faults
 
 
-def _model_at(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel]:
+def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:
     """The model that a path inside ``model`` leads to; keys of mappings and indices of lists are passed over."""
     for part in path:
         if part in model.model_fields:
@@ -84,15 +90,38 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
 
 def validate_strictly(model: type[M], data: Any) -> M:
     """Validates plain data as strict JSON: ``"8"`` is no number and ``true`` no count, but a list may be a tuple."""
+    faults = list(_not_plain(data))
+    if faults:
+        raise failure(model.__name__, faults)
     return model.model_validate_json(json.dumps(data, default=_jsonable), strict=True)
 
 
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise PydanticCustomError("pvzoo", "{message}", {"message": f"{value!r} is not plain data"})
+def _not_plain(data: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Whatever JSON cannot hold, or cannot hold safely.
+
+    Raises:
+        ValidationError: At once, if data holds itself or is nested as deeply as if it did.
+    """
+    if len(path) > MAX_DEPTH:
+        raise failure("data", [(path[:1], f"is nested more than {MAX_DEPTH} levels deep")])
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if not isinstance(key, str | int | float | None):
+                yield path, f"{key!r} cannot be a key, which is text"
+            else:
+                yield from _not_plain(value, (*path, str(key)))
+    elif isinstance(data, list | tuple):
+        for position, value in enumerate(data):
+            yield from _not_plain(value, (*path, position))
+    elif isinstance(data, int) and abs(data) >= MAX_NUMBER:
+        yield path, "the number is too large"
+    elif not isinstance(data, str | int | float | BaseModel | None):
+        kinds = "str, int, float, bool, None, list, dict"
+        yield path, f"{repr(data)[:80]} is of type {type(data).__name__}, and not plain data ({kinds})"
+
+
+def _jsonable(value: BaseModel | Mapping[Any, Any]) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
 
 
 class Ref(Section):
@@ -122,36 +151,36 @@ class Ref(Section):
             data = {"name": data}
         if not isinstance(data, dict):
             raise failure(cls.__name__, [((), f"should be the name of {a(cls.kind)}, or {{name: ..., params: ...}}")])
-        unknown = [key for key in data if key not in ("name", "params")]
-        if unknown or not isinstance(data.get("name"), str):
-            faults: list[tuple[tuple[str | int, ...], str]] = [
-                ((key,), "arguments of a component go under 'params'") for key in unknown
-            ]
-            if not isinstance(data.get("name"), str):
-                faults.append((("name",), f"the name of {a(cls.kind)} is required, as text"))
-            raise failure(cls.__name__, faults)
-        entry = cls._find(data["name"])
-        params = cls._params(entry, data.get("params"))
+        faults: Faults = [
+            ((key,), "arguments of a component go under 'params'") for key in data if key not in ("name", "params")
+        ]
+        if not isinstance(data.get("name"), str):
+            raise failure(cls.__name__, [*faults, (("name",), f"the name of {a(cls.kind)} is required, as text")])
+        entry = cls._find(data["name"], faults)
+        params = cls._params(entry, data.get("params"), faults)
         return handler({"name": entry.name, "revision": entry.revision, "params": params})
 
     @classmethod
-    def _find(cls, name: str) -> Component:
+    def _find(cls, name: str, faults: Faults) -> Component:
         try:
             entry = host().find(cls.kind, name)
         except (UnknownNameError, PluginError) as error:
-            raise failure(cls.__name__, [((), str(error))]) from error
+            raise failure(cls.__name__, [*faults, ((), str(error))]) from error
         assert isinstance(entry, Component)
         return entry
 
     @classmethod
-    def _params(cls, entry: Component, data: Any) -> Params:
-        if isinstance(data, entry.params):
-            return data
+    def _params(cls, entry: Component, data: Any, faults: Faults) -> Params:
+        """The parameters; raises their faults together with those that were found before."""
         try:
-            return validate_strictly(entry.params, {} if data is None else data)
+            ready = isinstance(data, entry.params)
+            params: Params = data if ready else validate_strictly(entry.params, {} if data is None else data)
         except ValidationError as error:
-            faults = [(("params", *path), message) for path, message in explain(error, entry.params)]
-            raise failure(cls.__name__, faults) from error
+            found = [(("params", *path), message) for path, message in explain(error, entry.params)]
+            raise failure(cls.__name__, [*faults, *found]) from error
+        if faults:
+            raise failure(cls.__name__, faults)
+        return params
 
     @model_serializer(mode="wrap")
     def _pinned(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -168,8 +197,9 @@ class Ref(Section):
             except PydanticInvalidForJsonSchema:
                 # Parameters that JSON cannot describe are checked by pydantic alone.
                 params = {"type": "object"}
-            properties = {"name": {"const": entry.name}, "params": {**params, "description": entry.summary}}
-            bare: dict[str, Any] = {"const": entry.name, "description": entry.summary}
+            written = {"enum": [entry.name, f"{entry.name}@{entry.revision}"]}  # by hand, or by a program
+            properties = {"name": written, "params": {**params, "description": entry.summary}}
+            bare: dict[str, Any] = {**written, "description": entry.summary}
             required = ["name", "params"] if params.get("required") else ["name"]
             full = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
             names += [full] if params.get("required") else [bare, full]
@@ -220,7 +250,18 @@ class PerModality(Generic[R]):
     @property
     def modalities(self) -> frozenset[str] | None:
         """The modalities that are named, or ``None`` if one component serves all."""
-        return None if EVERY in self._refs else frozenset(self._refs)
+        return self.named(self._refs)
+
+    @staticmethod
+    def named(data: Any) -> frozenset[str] | None:
+        """The same of plain data."""
+        shared = not isinstance(data, Mapping) or {"name", "params", EVERY} & set(data)
+        return None if shared else frozenset(map(str, data))
+
+    @property
+    def same(self) -> bool:
+        """Whether all modalities have the same component with the same parameters."""
+        return len(set(map(repr, self._refs.values()))) == 1
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -230,8 +271,7 @@ class PerModality(Generic[R]):
         def spread(data: Any) -> Any:
             if isinstance(data, PerModality):
                 return data._refs
-            shared = not isinstance(data, dict) or {"name", "params"} & set(data)
-            return {EVERY: data} if shared else data
+            return {EVERY: data} if cls.named(data) is None else data
 
         def dump(value: PerModality[Any]) -> Any:
             plain = {modality: ref.model_dump(mode="json") for modality, ref in value._refs.items()}

@@ -13,12 +13,12 @@ from ..errors import PvzooError
 from ..plugins import host
 from ..registry import Alignment, Backbone, Entry, Fusion, Head
 from ..shapes import BackboneShape, Shape
+from .fields import Faults
 
 if TYPE_CHECKING:
     from .model import ModelSpec
 
 T = TypeVar("T")
-Faults = list[tuple[tuple[str | int, ...], str]]
 DEFAULT_MEMORY_LIMIT = "16GiB"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -189,8 +189,9 @@ def _sizes(spec: ModelSpec, faults: Faults) -> list[tuple[tuple[str | int, ...],
             backbone, image = spec.entry(branch.backbone[modality]), spec.preprocessing
             assert isinstance(backbone, Backbone)
             about = branch.backbone[modality].params, image.channels, image.size
-            weight = _ask(backbone, faults, ("branches", name, "backbone"), backbone.parameters, *about) or 0
-            found.append((("branches", name, "backbone"), weight))
+            if not spec.share_branches or modality == spec.modalities[0]:
+                weight = _ask(backbone, faults, ("branches", name, "backbone"), backbone.parameters, *about) or 0
+                found.append((("branches", name, "backbone"), weight))
             params = branch.alignment[modality].params
             total += _ask(alignment, faults, ("branches", name, "alignment"), alignment.parameters, params, shape) or 0
             aligned = geometry.aligned[name][modality]

@@ -24,6 +24,7 @@ from ..registry import Component, Origin
 from .fields import (
     AlignmentRef,
     BackboneRef,
+    Faults,
     FusionRef,
     HeadRef,
     PerModality,
@@ -102,7 +103,7 @@ class Preprocessing(Section):
 
     @model_validator(mode="after")
     def _one_value_a_channel(self) -> Preprocessing:
-        faults: list[tuple[tuple[str | int, ...], str]] = [
+        faults: Faults = [
             ((name,), f"has {len(values)} values for {self.channels} channels; give 1 or {self.channels}")
             for name, values in (("mean", self.mean), ("std", self.std))
             if len(values) not in (1, self.channels)
@@ -185,7 +186,11 @@ class ModelSpec(Section):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> ModelSpec:
-        faults = [*_check_names(self), *_check_classes(self)]
+        named = {
+            name: {"backbone": branch.backbone.modalities, "alignment": branch.alignment.modalities}
+            for name, branch in self.branches.items()
+        }
+        faults = [*_check_names(self.modalities, named, self.fusion), *_check_sharing(self), *_check_classes(self)]
         if not faults:
             _, faults = measure(self)
         if not faults:
@@ -230,37 +235,54 @@ def _requirements(origins: list[Origin]) -> dict[str, dict[str, str]]:
 
 _LABELS = ("name", "summary")
 _NAMED_AFTER = ("modalities", "branches", "share_branches", "fusion")
-Faults = list[tuple[tuple[str | int, ...], str]]
+# The modalities that a branch names, by branch and field; None where it names none.
+Named = Mapping[str, Mapping[str, frozenset[str] | None]]
 
 
-def _check_names(spec: ModelSpec) -> Faults:
-    """Modalities and branches named in one place exist in the other."""
+def _check_names(modalities: Sequence[str], branches: Named, fusions: Collection[str]) -> Faults:
+    """Modalities and branches named in one place exist in the other, and what is to be joined has a fusion."""
     faults: Faults = []
-    if len(set(spec.modalities)) < len(spec.modalities):
-        faults.append((("modalities",), f"a modality stands twice in {', '.join(spec.modalities)}"))
-    for name, branch in spec.branches.items():
-        for field, refs in (("backbone", branch.backbone), ("alignment", branch.alignment)):
-            if refs.modalities is not None and refs.modalities != set(spec.modalities):
-                named, wanted = ", ".join(sorted(refs.modalities)), ", ".join(spec.modalities)
-                faults.append((("branches", name, field), f"names {named}, but the modalities are {wanted}"))
-        if spec.share_branches and len({repr(branch.backbone[m]) for m in spec.modalities if not faults}) > 1:
-            faults.append((("branches", name, "backbone"), "share_branches needs one backbone for all modalities"))
-    return faults + _check_fusions(spec.modalities, spec.branches, spec.fusion)
-
-
-def _check_fusions(modalities: Sequence[Any], branches: Collection[Any], fusions: Collection[Any]) -> Faults:
-    """Every fusion has its branch, and with several modalities every branch its fusion."""
-    faults: Faults = [
-        (("fusion", name), f"there is no branch {name!r}{did_you_mean(str(name), map(str, branches))}")
-        for name in fusions
-        if name not in branches
-    ]
+    if len(set(modalities)) < len(modalities):
+        faults.append((("modalities",), f"a modality stands twice in {', '.join(modalities)}"))
+    for name, fields in branches.items():
+        for field, named in fields.items():
+            if named is not None and named != set(modalities):
+                message = f"names {', '.join(sorted(named))}, but the modalities are {', '.join(modalities)}"
+                faults.append((("branches", name, field), message))
+    for name in fusions:
+        if name not in branches:
+            faults.append((("fusion", name), f"there is no branch {name!r}{did_you_mean(name, branches)}"))
     if len(modalities) > 1:
-        join = " and ".join(map(str, modalities))
+        join = " and ".join(modalities)
         faults += [
             (("fusion",), f"branch {name!r} needs a fusion to join {join}") for name in branches if name not in fusions
         ]
     return faults
+
+
+def _check_plain_names(data: Mapping[str, Any]) -> Faults:
+    """The same of data that is not valid, where it has that form."""
+    modalities, branches, fusions = data.get("modalities", ["palm", "vein"]), data.get("branches"), data.get("fusion")
+    if not (isinstance(modalities, list | tuple) and isinstance(branches, Mapping)):
+        return []
+    if not isinstance(fusions, Mapping | None):
+        return []
+    named = {
+        str(name): {
+            field: PerModality.named(branch.get(field)) if isinstance(branch, Mapping) else None
+            for field in ("backbone", "alignment")
+        }
+        for name, branch in branches.items()
+    }
+    return _check_names([str(modality) for modality in modalities], named, [str(name) for name in fusions or ()])
+
+
+def _check_sharing(spec: ModelSpec) -> Faults:
+    return [
+        (("branches", name, "backbone"), "share_branches needs one backbone for all modalities")
+        for name, branch in spec.branches.items()
+        if spec.share_branches and not branch.backbone.same
+    ]
 
 
 def _check_classes(spec: ModelSpec) -> Faults:
@@ -268,7 +290,8 @@ def _check_classes(spec: ModelSpec) -> Faults:
     if needed and spec.num_classes is None:
         return [(("num_classes",), f"head {spec.head.name!r} needs the number of classes")]
     if not needed and spec.num_classes is not None:
-        return [(("num_classes",), f"head {spec.head.name!r} has no classes; leave this out, or choose another head")]
+        message = f"head {spec.head.name!r} has no classes; write null (in Python num_classes=0), or take another head"
+        return [(("num_classes",), message)]
     return []
 
 
@@ -302,12 +325,8 @@ def load_spec(
     try:
         return validate_strictly(ModelSpec, source.data)
     except ValidationError as error:
-        faults = explain(error, ModelSpec)
         # pydantic stops before the parts are compared if one of them is wrong; this comparison needs names alone.
-        branches, fusions = source.data.get("branches"), source.data.get("fusion", {})
-        modalities = source.data.get("modalities", ["palm", "vein"])
-        if isinstance(branches, Mapping) and isinstance(fusions, Mapping) and isinstance(modalities, list):
-            faults += _check_fusions(modalities, branches, fusions)
+        faults = explain(error, ModelSpec) + _check_plain_names(source.data)
         problems = [source.problem(path, message) for path, message in dict.fromkeys(faults)]
         raise SpecError(sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))) from error
 

@@ -70,10 +70,16 @@ class Source:
                 raise _fault(name, "the file is empty")
             _check(root, name)
             data = loader.construct_document(root)
+        except SpecError:
+            raise
         except yaml.MarkedYAMLError as error:
-            raise _fault(name, error.problem or str(error), error.problem_mark or error.context_mark) from error
+            message = ", ".join(filter(None, (error.context, error.problem)))
+            raise _fault(name, message, error.problem_mark or error.context_mark) from error
         except yaml.YAMLError as error:
             raise _fault(name, " ".join(str(error).split())) from error
+        except ValueError as error:
+            # Such as a number of 5,000 digits, which Python refuses to read.
+            raise _fault(name, f"a value cannot be read: {error}") from error
         except RecursionError as error:
             raise _fault(name, "the document is nested too deeply") from error
         finally:
@@ -105,12 +111,16 @@ class Source:
             path = tuple(dotted.split("."))
             if not all(path) or not isinstance(self.data, dict):
                 raise SpecError([Problem(dotted, "is not a dotted path of a field", f"override {dotted!r}")])
-            self.data = _with(self.data, path, value)
+            try:
+                self.data = _with(self.data, path, value)
+            except LookupError as error:
+                raise SpecError([Problem(dotted, str(error), f"override {dotted!r}")]) from error
             self._overridden.append(path)
 
     def problem(self, path: Sequence[PathPart], message: str) -> Problem:
         """Makes the problem report for the value at ``path``."""
-        path = [part for part in path if part != "*"]
+        # pydantic's ways to say "every modality" and "the key itself".
+        path = [part for part in path if part not in ("*", "[key]")]
         dotted = ".".join(str(part) for part in path)
         for overridden in reversed(self._overridden):
             shared = min(len(overridden), len(path))
@@ -123,7 +133,11 @@ class Source:
 
 
 def _with(data: Any, path: tuple[str, ...], value: Any) -> Any:
-    """A copy of nested mappings with one value replaced."""
+    """A copy of nested mappings with one value replaced.
+
+    Raises:
+        LookupError: If there is nothing that the path could lead into.
+    """
     key, rest = path[0], path[1:]
     if isinstance(data, str):
         data = {"name": data}
@@ -132,11 +146,11 @@ def _with(data: Any, path: tuple[str, ...], value: Any) -> Any:
     elif isinstance(data, Sequence):
         items: list[Any] = list(data)
         if not key.isdigit() or int(key) >= len(items):
-            raise SpecError([Problem(key, f"is not an index of a list of {len(items)}", "override")])
+            raise LookupError(f"{key!r} is not an index of a list of {len(items)}")
         items[int(key)] = _with(items[int(key)], rest, value) if rest else value
         return items
     elif not isinstance(data, Mapping):
-        raise SpecError([Problem(key, f"{data!r} has no fields", "override")])
+        raise LookupError(f"{data!r} has no field {key!r}")
     return {**data, key: _with(data.get(key), rest, value) if rest else value}
 
 

@@ -6,7 +6,7 @@ import re
 
 from ...registry import NoParams
 from ..table import Record
-from .base import Expected, PatternAdapter, Unused
+from .base import Expected, PatternAdapter, Unused, subject_of
 
 _PER_HAND = 6
 
@@ -14,7 +14,8 @@ _PER_HAND = 6
 class Cuhksz(PatternAdapter[NoParams]):
     """``imgs/1_00001_1.bmp`` (RGB) and ``imgs2/1_00001_1.bmp`` (infrared); 1 to 6 left, 7 to 12 right.
 
-    Marks and disparities, in ``marks/`` and ``disp/``, belong to the set and are not images.
+    The first number is read as the session. Marks and disparities, in ``marks/`` and ``disp/``, belong to the set
+    and are not images.
     """
 
     name = "cuhksz"
@@ -22,7 +23,7 @@ class Cuhksz(PatternAdapter[NoParams]):
     expected = Expected(identities=2334, sessions=1, samples=_PER_HAND, images=14004)
     pairing = "simultaneous"
     pattern = r"(imgs|imgs2)/(\d+)_(\d+)_(\d+)\.(?:bmp|png|jpe?g)"
-    companions = r"(?:marks/[^/]+\.mat|disp/[^/]+\.txt)"
+    companions = r"marks/[^/]+\.mat|disp/[^/]+\.txt"
 
     def record(self, path: str, match: re.Match[str]) -> Record | Unused | None:
         number = int(match[4])
@@ -31,4 +32,4 @@ class Cuhksz(PatternAdapter[NoParams]):
         modality, spectrum = ("palm", "RGB") if match[1].lower() == "imgs" else ("vein", "IR")
         hand = "left" if number <= _PER_HAND else "right"
         sample = (number - 1) % _PER_HAND + 1
-        return Record(path, modality, str(int(match[3])), hand, int(match[2]), sample, spectrum, self.pairing)
+        return Record(path, modality, subject_of(match[3]), hand, int(match[2]), sample, spectrum, self.pairing)

@@ -6,11 +6,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ...errors import DataError
 from ...pairs import SUFFIXES
 from .. import FolderPairParams
-from ..table import MODALITIES, Record, Table
-from .base import Adapter, Unused
+from ..table import MODALITIES, Pairing, Record, Table
+from .base import Adapter
 
 
 class FolderPair(Adapter[FolderPairParams]):
@@ -18,31 +17,25 @@ class FolderPair(Adapter[FolderPairParams]):
 
     name = "folder_pair"
     example = "palm/anna_1.png"
+    pairing: Pairing = "same_sample"
 
     def __init__(self, params: FolderPairParams) -> None:
         super().__init__(params)
-        try:
-            self._pattern = re.compile(params.pattern)
-        except re.error as error:
-            raise DataError(f"layout {self.name!r}: pattern is not a regular expression: {error}") from error
-        groups = set(self._pattern.groupindex)
-        if not {"subject", "sample"} <= groups <= {"subject", "sample", "hand", "session"}:
-            needs = "(?P<subject>...) and (?P<sample>...), and may have hand and session"
-            raise DataError(f"layout {self.name!r}: pattern needs the groups {needs}; it has {sorted(groups)}")
+        self.pairing = params.pairing
+        self._pattern = re.compile(params.pattern)
 
-    def parse(self, path: str) -> Record | Unused | None:
+    def parse(self, path: str) -> Record | None:
         modality, _, rest = path.partition("/")
         stem, dot, suffix = rest.rpartition(".")
         match = self._pattern.fullmatch(stem)
         if modality not in MODALITIES or f"{dot}{suffix}".lower() not in SUFFIXES or not match:
             return None
         found = match.groupdict()
-        numbers = [found.get("session") or "0", found["sample"]]
-        if not all(number.isdecimal() for number in numbers):
+        numbers = [found.get("session") or "0", found["sample"] or ""]
+        if not found["subject"] or not all(number.isdecimal() for number in numbers):
             return None
         session, sample = map(int, numbers)
-        hand = found.get("hand") or ""
-        return Record(path, modality, found["subject"], hand, session, sample, pairing=self.params.pairing)
+        return Record(path, modality, found["subject"], found.get("hand") or "", session, sample, "", self.pairing)
 
     def scan(self, root: Path) -> Table:
         table = super().scan(root)

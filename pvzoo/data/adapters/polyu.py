@@ -6,13 +6,13 @@ import re
 
 from .. import NumberedPalmsParams, PolyuMsParams
 from ..table import Record
-from .base import UNUSED, Expected, PatternAdapter, Unused, palm_of
+from .base import UNUSED, BandAdapter, Expected, PatternAdapter, Unused, palm_of
 
 _PER_SESSION = 6
 _BANDS = {band.lower(): band for band in ("Blue", "Green", "Red", "NIR")}
 
 
-class PolyuMs(PatternAdapter[PolyuMsParams]):
+class PolyuMs(BandAdapter[PolyuMsParams]):
     """``NIR/0001/1_01_s.jpg`` as published; ``NIR_ind/0001_0001.jpg`` and ``NIR/palm_000101.jpg`` in flat copies."""
 
     name = "polyu_ms"
@@ -25,20 +25,18 @@ class PolyuMs(PatternAdapter[PolyuMsParams]):
     )
 
     def record(self, path: str, match: re.Match[str]) -> Record | Unused | None:
-        band = _BANDS[match[1].lower()]
         if match[2]:
             palm, session, sample = (int(part) for part in match.group(2, 3, 4))
         else:
             palm, number = int(match[5] or match[7]), int(match[6] or match[8])
             session, sample = ((number - 1) // _PER_SESSION + 1, (number - 1) % _PER_SESSION + 1)
-        if session not in (1, 2) or not 1 <= sample <= _PER_SESSION:
+        if not (palm and session in (1, 2) and 1 <= sample <= _PER_SESSION):
             return None
-        wanted: dict[str | None, str] = {self.params.palm: "palm", self.params.vein: "vein"}
-        modality = wanted.get(band)
+        modality = self.modality(match[1])
         if modality is None:
             return UNUSED
-        pairing = self.pairing if self.params.palm and self.params.vein else ""
-        return Record(path, modality, *palm_of(palm, 1, self.params.two_hands), session, sample, band, pairing)
+        whose = palm_of(palm, self.params.two_hands)
+        return Record(path, modality, *whose, session, sample, _BANDS[match[1].lower()], self.pairing)
 
 
 class Polyu2(PatternAdapter[NumberedPalmsParams]):
@@ -47,8 +45,9 @@ class Polyu2(PatternAdapter[NumberedPalmsParams]):
     name = "polyu2"
     example = "P_F_1_1.bmp"
     expected = Expected(identities=386, sessions=2, images=7752)
-    pattern = r"P_([FS])_(\d+)_(\d+)\.(?:bmp|jpe?g|png)"
+    modalities = ("palm",)
+    pattern = r"P_([FS])_0*([1-9]\d*)_(\d+)\.(?:bmp|jpe?g|png)"
 
     def record(self, path: str, match: re.Match[str]) -> Record | Unused:
         session = 1 if match[1].upper() == "F" else 2
-        return Record(path, "palm", *palm_of(int(match[2]), 1, self.params.two_hands), session, int(match[3]))
+        return Record(path, "palm", *palm_of(int(match[2]), self.params.two_hands), session, int(match[3]))
