@@ -46,9 +46,11 @@ def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
     weight = torch.rand(3, 4)
     state = {
         "state_dict": {"a": weight, "tied": weight, "half": weight.half(), "part": weight[:, 1]},
-        "optimizer_states": [{"state": {0: {"step": torch.tensor(3.0), "exp_avg": weight}}, "param_groups": [{"betas": (0.9, 0.999)}]}],
+        "optimizer_states": [
+            {"state": {0: {"step": torch.tensor(3.0), "exp_avg": weight}}, "param_groups": [{"betas": (0.9, 0.999)}]}
+        ],
         "dtype": torch.bfloat16,
-    }  # fmt: skip
+    }
     IO.save_checkpoint(state, tmp_path / "x.safetensors")
     assert same(IO.load_checkpoint(tmp_path / "x.safetensors"), state)
 
@@ -67,7 +69,9 @@ def test_a_failed_write_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pvzoo.training.checkpoint.save_file", full)
-    with pytest.raises(WeightsError, match="cannot be written: .*No space left on device.*; the last one is untouched"):
+    with pytest.raises(
+        WeightsError, match=r"cannot be written: .*No space left on device.*; the last one is untouched"
+    ):
         IO.save_checkpoint({"value": 2}, path)
     assert IO.load_checkpoint(path) == {"value": 1}
     assert list(tmp_path.iterdir()) == [path]

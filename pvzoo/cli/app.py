@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import BuildError, SpecError, UnknownNameError, nearest
-from . import check, data, evaluate, matching, plugins, protocols, synth
+from . import check, data, evaluate, matching, plugins, protocols, synth, train
 from .output import console, heading, note, print_json, table
 from .settings import read_settings
 
@@ -68,6 +68,8 @@ app.command()(matching.compare)
 app.command()(matching.embed)
 app.command()(synth.synth)
 app.command("eval")(evaluate.evaluate)
+app.command()(train.train)
+app.command()(train.recipes)
 app.command()(check.check)
 
 

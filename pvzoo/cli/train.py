@@ -90,9 +90,8 @@ def _rows(found: Preview) -> Iterator[tuple[str, str, str]]:
             f"{group['parameters']:,} parameters",
         )
     yield found.name, "frozen", f"{facts['frozen_parameters']:,} parameters"
-    counts = zip(*(facts["samples"][column] for column in ("part", "identities", "samples")), strict=True)
-    for part, identities, samples in counts:
-        yield found.name, part, f"{samples} samples of {identities} identities"
+    for part, counts in facts["parts"].items():
+        yield found.name, part, f"{counts['samples']:,} samples of {counts['identities']:,} identities"
     for remark in facts["notes"]:
         yield found.name, "note", remark
     whole = found.steps * found.seconds / 60

@@ -151,7 +151,7 @@ def _compute(
     )
     for view in range(views):
         order = [Draw(position, view) for position in range(len(dataset))]
-        loader = DataLoader(dataset, batch_size, sampler=order, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]
+        loader = DataLoader(dataset, batch_size, sampler=order, collate_fn=collate, num_workers=workers)
         for batch in loader:
             places = batch.positions.numpy()
             for number, modality in enumerate(model.spec.modalities):

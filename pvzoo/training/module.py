@@ -131,7 +131,7 @@ class TrainingModule(LightningModule):
 
     def _run(self, batch: Batch | FeatureBatch, present: Tensor, labels: Tensor | None) -> tuple[Tensor | None, Tensor]:
         """Logits and embeddings; samples that have the same modalities go through the model together."""
-        patterns, which = present.cpu().unique(dim=0, return_inverse=True)
+        patterns, which = torch.unique(present.cpu(), dim=0, return_inverse=True)
         if len(patterns) == 1:
             output = self._forward(batch, slice(None), patterns[0], labels)
             return output.logits, output.embedding

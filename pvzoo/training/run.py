@@ -240,7 +240,7 @@ def _fitted(
     model = _started(spec, init)
     model.check_inputs = False  # the loader made them
     if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     data = _data(recipe, model, split, images, out)
     steps = recipe.epochs * math.ceil(len(data.train_dataloader()) / recipe.batch.accumulate)
     module = TrainingModule(model, recipe, split.dev, steps)
@@ -269,25 +269,25 @@ def _fitted(
 
 
 def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callback], **more: Any) -> Trainer:
-    settings: dict[str, Any] = dict(
-        accelerator=machine.accelerator,
-        devices=machine.devices,
-        num_nodes=machine.num_nodes,
-        strategy=machine.strategy,
-        precision=_precision(recipe, machine),
-        max_epochs=recipe.epochs,
-        enable_checkpointing=not more,
-        gradient_clip_val=recipe.optimiser.clip_norm,
-        accumulate_grad_batches=recipe.batch.accumulate,
-        callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
-        logger=False,
-        default_root_dir=out,
-        num_sanity_val_steps=0,
-        enable_progress_bar=machine.progress,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    settings: dict[str, Any] = {
+        "accelerator": machine.accelerator,
+        "devices": machine.devices,
+        "num_nodes": machine.num_nodes,
+        "strategy": machine.strategy,
+        "precision": _precision(recipe, machine),
+        "max_epochs": recipe.epochs,
+        "enable_checkpointing": not more,
+        "gradient_clip_val": recipe.optimiser.clip_norm,
+        "accumulate_grad_batches": recipe.batch.accumulate,
+        "callbacks": callbacks,
+        "plugins": [SafeCheckpointIO()],
+        "logger": False,
+        "default_root_dir": out,
+        "num_sanity_val_steps": 0,
+        "enable_progress_bar": machine.progress,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
     return Trainer(**settings | more)
 
 
@@ -430,13 +430,7 @@ def _facts(recipe: Recipe, split: Split, images: Images, module: TrainingModule)
         "model": module.model.spec.to_dict(),
         "protocol": split.protocol,
         "notes": list(split.notes),
-        "samples": dict(
-            zip(
-                ("part", "identities", "subjects", "samples", "genuine", "impostor"),
-                zip(*split.rows(), strict=True),
-                strict=True,
-            )
-        ),
+        "parts": split.counts(),
         "excluded": len(split.excluded),
         "data": {"source": recipe.data.source, "digest": images.digest},
         "trained": trained,
