@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
-from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from .errors import ImageError, a
+from .imagefile import check_floats, check_range, decoding, is_negative, low_bytes, open_image
 from .specs import Preprocessing
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray | Tensor
 Images = ImageLike | Sequence[ImageLike]
 
-# Pillow's own bound, below which it stays silent; a palm image of this size does not exist.
-MAX_PIXELS = 89_478_485
-# No other decoder of Pillow's ever sees a file: some are old, and one starts Ghostscript.
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 # ITU-R BT.601, which Pillow uses as well.
 _LUMA = (0.299, 0.587, 0.114)
-# TIFF tags, and values of theirs.
-_BITS, _PHOTOMETRIC, _PLANES = 258, 262, 284
-_WHITE_IS_ZERO, _SEPARATE = 0, 2
-_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-# Filters of warnings belong to the process, and files are decoded in several threads.
-_warnings_lock = Lock()
 
 
 def preprocess(images: Images, how: Preprocessing) -> Tensor:
@@ -77,7 +65,7 @@ def decode(path: str | PathLike[str]) -> np.ndarray:
     Raises:
         ImageError: Naming the file, and what is wrong with it.
     """
-    with naming(fspath(path)), _decoding():
+    with naming(fspath(path)), decoding():
         return _read(Path(path))
 
 
@@ -117,10 +105,10 @@ def _prepare(image: ImageLike, how: Preprocessing, position: int) -> Tensor:
 def _unit_range(image: ImageLike) -> Tensor:
     """Any image to a float tensor (C, H, W) in [0, 1]."""
     if isinstance(image, str | PathLike):
-        with _decoding():
+        with decoding():
             return _unit_range(_read(Path(image)))
     if isinstance(image, Image.Image):
-        with _decoding():
+        with decoding():
             return _unit_range(_pixels(image))
     if isinstance(image, np.ndarray):
         if image.ndim == 2 or (image.ndim == 3 and image.shape[2] <= 4):
@@ -142,9 +130,7 @@ def _unit_range(image: ImageLike) -> Tensor:
     if not pixels.is_floating_point():
         raise ImageError(f"pixels of {image.dtype} have no known range; uint8, uint16 or floats are needed")
     pixels = pixels.float()
-    low, high = (float(bound) for bound in pixels.aminmax())
-    if not (low >= 0 and high <= 1):  # also true for NaN
-        raise ImageError(f"float pixels must lie in [0, 1], and these run from {low:g} to {high:g}")
+    check_floats(*(float(bound) for bound in pixels.aminmax()))
     return pixels
 
 
@@ -170,27 +156,6 @@ def _channels(pixels: Tensor, wanted: int) -> Tensor:
     raise ImageError(f"has {has} channel{'s' if has > 1 else ''}, and the model takes {wanted}")
 
 
-@contextmanager
-def _decoding() -> Iterator[None]:
-    """Turns whatever Pillow raises into an :class:`ImageError`; damaged bytes make it raise almost anything."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError("no such file") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError("too many pixels to decode safely") from error
-    except UnidentifiedImageError as error:
-        raise ImageError("not an image that can be read (PNG, JPEG, BMP or TIFF)") from error
-    except Exception as error:
-        if isinstance(error, OSError) and error.strerror:
-            raise ImageError(f"cannot be read: {error.strerror}") from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        cut = isinstance(error, EOFError) or "truncated" in reason.lower()
-        raise ImageError(f"cannot be decoded: {'the file is truncated' if cut else reason}") from error
-
-
 def _read(path: Path) -> np.ndarray:
     """Pixels of an image file."""
     if path.is_dir():
@@ -199,61 +164,27 @@ def _read(path: Path) -> np.ndarray:
         raise ImageError("the file is empty")
     # Given a path, Pillow maps raw TIFF into memory, and scrambles what is stored on its side.
     with path.open("rb") as file:
-        image = _open(file)
-        low = _low_bytes(image)
+        image = open_image(file)
+        low = low_bytes(image)
         pixels = _pixels(image)
         if low:
-            image = _open(file)
+            image = open_image(file)
             image.tile = low
             pixels = pixels.astype(np.uint16) << 8 | _pixels(image)
     return pixels
 
 
-def _open(file: BinaryIO) -> ImageFile.ImageFile:
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(file, formats=_FORMATS)  # from the start of the file, wherever it stands
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{image.width} x {image.height} pixels are too many to decode safely")
-    return image
-
-
-def _low_bytes(image: ImageFile.ImageFile) -> list[Any]:
-    """What to decode for the low bytes of 16-bit colours; nothing for other images.
-
-    Pillow keeps the high byte of each colour. With the order of bytes reversed, that is the low one.
-    """
-    tags = _tags(image)
-    if 16 in tags.get(_BITS, ()) and tags.get(_PLANES) == _SEPARATE and image.mode != "I;16":
-        raise ImageError("16-bit colours in planes of their own cannot be read; save it with interleaved colours")
-    tiles: list[Any] = []
-    for tile in image.tile:
-        raw, *rest = (tile.args,) if isinstance(tile.args, str) else tile.args or ("",)
-        kind, bits, order = str(raw).partition(";16")
-        if kind in ("RGB", "RGBA", "RGBX") and bits:
-            other = f"{kind}{bits}{_OTHER_ORDER[order]}"
-            tiles.append(tile._replace(args=(other, *rest) if rest else other))
-    return tiles
-
-
 def _pixels(image: Image.Image) -> np.ndarray:
     """Pixels of a PIL image: (H, W) or (H, W, 3), of uint8, uint16 or float32."""
-    tags = _tags(image)
+    check_range(image)
+    negative = is_negative(image)
     if isinstance(image, ImageFile.ImageFile):
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
-        if 12 in tags.get(_BITS, ()):
-            raise ImageError("12-bit pixels cannot be read; save it with 8 or 16 bits")
         pixels = np.asarray(image).astype(np.uint16)
-        return 65535 - pixels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else pixels
+        return 65535 - pixels if negative else pixels
     if image.mode == "F":
         return np.asarray(image)
-    if image.mode == "I":
-        raise ImageError("signed or 32-bit integer pixels have no known range; save it with 8 or 16 bits")
     if image.mode == "P":
         image = image.convert("RGBA")  # straight to RGB, Pillow warns about a transparent palette
     return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
-
-
-def _tags(image: Image.Image) -> Any:
-    return getattr(image, "tag_v2", {})
