@@ -163,7 +163,7 @@ def test_the_whole_set_has_the_published_counts(layout: str, paths: Iterator[str
     assert len(table.pairs()) == expected.images
 
 
-# What field research found in the papers and pages of the sets.
+# As the papers and pages of the sets say.
 COUNTS = {
     "tongji": (600, 2, 10, 12000, "same_identity"),
     "tongji600_flat": (600, 1, 20, 12000, "same_identity"),
