@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import weights
-from .errors import InputError, MissingModalityError, did_you_mean
+from .errors import BuildError, InputError, MissingModalityError, a, did_you_mean
 from .fusion.base import Fused
 from .images import Images, preprocess
 from .specs import ModelSpec
@@ -349,5 +349,8 @@ def _autocast(device: str) -> bool:
 
 def _build(spec: ModelSpec, ref: Ref, **context: Any) -> nn.Module:
     """Builds one component of a spec that was checked."""
-    module: nn.Module = spec.entry(ref).create(ref.params, **context)
+    entry = spec.entry(ref)
+    module = entry.create(ref.params, **context)
+    if not isinstance(module, nn.Module):
+        raise BuildError(f"{entry.label} was built as {a(type(module).__name__)}; a torch.nn.Module is needed")
     return module

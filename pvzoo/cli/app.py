@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import BuildError, PvzooError, SpecError, UnknownNameError, nearest
+from ..errors import PvzooError, SpecError, UnknownNameError, nearest
 from . import matching, plugins, synth
 from .output import console, heading, note, print_json, table
 
@@ -27,11 +27,7 @@ class _Commands(TyperGroup):
 
         entry = host().find("command", cmd_name)
         assert isinstance(entry, Command)
-        try:
-            built = entry.builder()
-        except Exception as error:
-            message = f"{entry} of {entry.origin} failed while it was built: {type(error).__name__}: {error}"
-            raise BuildError(message) from error
+        built = entry.builder()
         if isinstance(built, typer.Typer):
             return typer.main.get_command(built)
         single = typer.Typer(add_completion=False)
