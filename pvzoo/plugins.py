@@ -39,7 +39,7 @@ RESERVED_VENDORS = frozenset({BUILTIN, "timm", "hf", "file"})
 _VENDOR = re.compile(r"[a-z][a-z0-9-]{1,31}")
 
 State = Literal["found", "loaded", "disabled", "incompatible", "conflict", "failed"]
-Stage = Literal["metadata", "import", "hooks", "register", "build"]
+Stage = Literal["metadata", "import", "hooks", "register"]
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Plugin:
         distribution: Name of the installed distribution; empty for a plugin added in code.
         version: Its version.
         state: ``found`` (not imported yet), ``loaded``, ``disabled``, ``incompatible``, ``conflict`` or ``failed``.
-        stage: Where it failed: ``metadata``, ``import``, ``hooks``, ``register`` or ``build``.
+        stage: Where it failed: ``metadata``, ``import``, ``hooks`` or ``register``.
         reason: Why it is not usable, in a sentence.
         error: The exception, for the traceback.
         seconds: Time that importing and registering took.
@@ -155,7 +155,11 @@ def _check_metadata(plugin: Plugin, requirements: Iterable[str], *, alone: bool)
     from packaging.requirements import Requirement
 
     if not _VENDOR.fullmatch(plugin.vendor) or plugin.vendor in RESERVED_VENDORS:
-        reserved = "is reserved" if plugin.vendor in RESERVED_VENDORS else "is not 2 to 32 of a-z, 0-9 and '-'"
+        reserved = (
+            "is reserved"
+            if plugin.vendor in RESERVED_VENDORS
+            else "is not 2 to 32 of a-z, 0-9 and '-', from a letter on"
+        )
         return plugin.stop("failed", f"its entry-point name {plugin.vendor!r} {reserved}", "metadata")
     if not alone:
         reason = f"{plugin.distribution} declares several entry points in group {GROUP!r}; declare one"

@@ -24,14 +24,14 @@ HEAVY = ("torch", "torchvision", "timm", "numpy", "scipy", "cv2", "sklearn", "pa
 
 # Run in a process of its own, so that a plugin that crashes the interpreter is a finding, not the end.
 _PROBE = """
-import importlib, json, sys, time
-start = time.perf_counter()
-module, _, attribute = sys.argv[1].partition(":")
-value = importlib.import_module(module)
-for part in filter(None, attribute.split(".")):
-    value = getattr(value, part)
+import json, sys
+from pvzoo.plugins import Host
+host = Host()
+(plugin,) = (found for found in host.plugins if found.state == "found" and found.vendor == sys.argv[1])
+host.load(plugin)
 heavy = [name for name in sys.argv[2].split(",") if name in sys.modules]
-print(json.dumps({"seconds": time.perf_counter() - start, "heavy": heavy}), file=sys.__stdout__)
+outcome = plugin.problem() if plugin.state != "loaded" else f"imports {', '.join(heavy)}" if heavy else "ok"
+print(json.dumps({"outcome": outcome, "seconds": plugin.seconds, "heavy": heavy}), file=sys.__stdout__)
 """
 
 
@@ -44,7 +44,7 @@ def overview(
         bool, typer.Option("--check", help="Exit with 1 if a plugin is broken or its metadata needs mending.")
     ] = False,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Import each plugin in its own process: time, heavy imports, crashes.")
+        bool, typer.Option("--probe", help="Load each plugin in its own process: time, heavy imports, crashes.")
     ] = False,
 ) -> None:
     """List installed plugins with their state, what they register, and how long they take to import."""
@@ -140,18 +140,17 @@ def _needs_mending(record: dict[str, Any]) -> bool:
 
 
 def _probe(plugin: Plugin) -> dict[str, Any]:
-    """Imports a plugin's hook module in a process of its own."""
-    command = [sys.executable, "-c", _PROBE, plugin.module, ",".join(HEAVY)]
+    """Loads a plugin in a process of its own."""
+    command = [sys.executable, "-c", _PROBE, plugin.vendor, ",".join(HEAVY)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
-        return {"outcome": "hangs: not imported after 120 seconds", "seconds": 120.0, "heavy": []}
+        return {"outcome": "hangs: not loaded after 120 seconds", "seconds": 120.0, "heavy": []}
     if done.returncode < 0:
         return {"outcome": f"killed by signal {-done.returncode}", "seconds": 0.0, "heavy": []}
     try:
-        result = json.loads(done.stdout.strip().splitlines()[-1])
+        result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return {"outcome": f"exit code {done.returncode}: {reason}", "seconds": 0.0, "heavy": []}
-    outcome = f"imports {', '.join(result['heavy'])}" if result["heavy"] else "ok"
-    return {"outcome": outcome, **result}
+    return result
