@@ -275,6 +275,41 @@ def test_kept_features_give_the_same_bits(tiny: Model, given: set[str]) -> None:
     assert torch.equal(tiny.fuse(features).logits, tiny(**images).logits)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.pop("local"), "the features lack branch 'local'; give all that model.features gave"),
+        (
+            lambda f: f["local"].update(plam=f["local"].pop("palm")),
+            "features of branch 'local': the model has no modality 'plam'; did you mean 'palm'?",
+        ),
+        (
+            lambda f: f["local"].update(vein=f["local"]["vein"].mean((2, 3))),
+            "the features of vein in branch 'local' have shape (3, 320); (3, 320, 2, 2) is needed",
+        ),
+        (
+            lambda f: f["local"].update(vein=f["local"]["vein"][:1]),
+            "the features of vein in branch 'local' have shape (1, 320, 2, 2); (3, 320, 2, 2) is needed",
+        ),
+        (
+            lambda f: f["global"].update(palm=f["global"]["palm"] / 0),
+            "the features of palm in branch 'global' hold NaN or infinite values",
+        ),
+        (
+            lambda f: f["global"].update(palm=[1.0]),
+            "the features of palm in branch 'global' are of type list; a tensor is needed",
+        ),
+    ],
+    ids=["branch", "modality", "vector", "batch", "infinite", "list"],
+)
+def test_features_that_are_not_the_models_are_refused(tiny: Model, change: Any, message: str) -> None:
+    features = tiny.features(*batch(tiny))
+    change(features)
+    with pytest.raises(InputError) as caught:
+        tiny.fuse(features, LABELS)
+    assert str(caught.value) == message
+
+
 def test_a_sample_does_not_depend_on_its_batch(tiny: Model) -> None:
     palm, vein = batch(tiny)
     torch.testing.assert_close(tiny.embed(palm[1:2], vein[1:2])[0], tiny.embed(palm, vein)[1], atol=1e-5, rtol=0)
