@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from small import TINY, batch, randomise
 from torch import Tensor, nn
 
 import pvzoo
@@ -17,40 +18,9 @@ from pvzoo.errors import InputError, MissingModalityError
 from pvzoo.model import PARTS, Model
 from pvzoo.plugins import Host, host, using
 
-TINY: dict[str, Any] = {
-    "preprocessing": {"size": 64},
-    "branches": {
-        "global": {"backbone": "efficientvit_m0", "alignment": {"name": "linear", "params": {"dim": 16}}},
-        "local": {
-            "backbone": "convnext_atto",
-            "features": "map",
-            "alignment": {"name": "conv1x1", "params": {"dim": 16}},
-        },
-    },
-    "fusion": {"global": "channel_attention", "local": "spatial_attention"},
-    "head": "arcface",
-    "num_classes": 5,
-}
 # The local branch alone: a third of the time of TINY.
 LOCAL = {**TINY, "branches": {"local": TINY["branches"]["local"]}, "fusion": {"local": "spatial_attention"}}
 LABELS = torch.tensor([0, 1, 4])
-
-
-def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Gives every tensor values that matter: a fresh EfficientViT has a third of its norms at weight 0, so that its
-    attention changes nothing and no test would see it broken."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                noise = torch.randn(tensor.shape, generator=generator) * 0.1
-                tensor.copy_(noise.abs() + 0.5 if "running_var" in name or tensor.ndim == 1 else noise)
-
-
-def batch(model: Model, count: int = 3) -> list[Tensor]:
-    shape = (count, model.spec.preprocessing.channels, *model.spec.preprocessing.size)
-    generator = torch.Generator().manual_seed(1)
-    return [torch.rand(shape, generator=generator) for _ in model.spec.modalities]
 
 
 def count(module: nn.Module) -> int:
