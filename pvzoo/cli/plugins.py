@@ -29,7 +29,7 @@ def overview(
         bool, typer.Option("--check", help="Exit with 1 if a plugin is broken or its metadata needs mending.")
     ] = False,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Import each plugin in its own process: time, heavy imports, crashes.")
+        bool, typer.Option("--probe", help="Load each plugin in its own process: time, heavy imports, crashes.")
     ] = False,
 ) -> None:
     """List installed plugins with their state, what they register, and how long they take to import."""
@@ -125,9 +125,9 @@ def _needs_mending(record: dict[str, Any]) -> bool:
 
 
 def _probe(plugin: Plugin) -> dict[str, Any]:
-    """Imports a plugin's hook module in a process of its own."""
+    """Loads a plugin in a process of its own."""
     from ..testing.watch import probe
 
-    found = probe(plugin.module)
+    found = probe(plugin.module, plugin.vendor)
     outcome = found.fault or (f"imports {', '.join(found.heavy)}" if found.heavy else "ok")
     return {"outcome": outcome, "seconds": found.seconds, "heavy": list(found.heavy)}
