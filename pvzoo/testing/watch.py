@@ -52,7 +52,10 @@ def _install() -> None:
 
 @contextmanager
 def watched() -> Iterator[Seen]:
-    """Inside, what is printed is kept from the terminal, and the network is refused; both are noted."""
+    """Inside, what is printed is kept from the terminal, and the network is refused; both are noted.
+
+    An error after the network was refused comes from that, and only ends the block.
+    """
     _install()
     seen = Seen()
     text = io.StringIO()
@@ -60,6 +63,9 @@ def watched() -> Iterator[Seen]:
     try:
         with redirect_stdout(text), redirect_stderr(text):
             yield seen
+    except Exception:
+        if not seen.called:
+            raise
     finally:
         _watching.remove(seen)
         seen.printed = text.getvalue()
