@@ -93,7 +93,7 @@ def show(vendor: Annotated[str, typer.Argument(help="Vendor or distribution name
             note(plugin.traceback())
 
 
-Names = Annotated[list[str] | None, typer.Option(metavar="NAME", show_default=False)]
+Names = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A component of this kind.", show_default=False)]
 
 
 @app.command()

@@ -65,7 +65,7 @@ def new_plugin(vendor: str, components: Mapping[str, Sequence[str]], out: Path) 
         The package's folder.
 
     Raises:
-        PvzooError: If a name cannot be or is taken, or the folder is there already; nothing is written.
+        PvzooError: If a name cannot be or is taken, or the folder is there already or cannot be written.
     """
     distribution = f"pvzoo-{vendor}"
     made = _components(vendor, components)
@@ -74,9 +74,12 @@ def new_plugin(vendor: str, components: Mapping[str, Sequence[str]], out: Path) 
         raise PvzooError(f"{out}: there is no such folder to write {distribution} into")
     if folder.exists():
         raise PvzooError(f"{folder} is there already, and nothing is overwritten; remove it, or choose another --out")
-    for name, text in _render(distribution, made).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+    try:
+        for name, text in _render(distribution, made).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PvzooError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return folder
 
 
