@@ -30,7 +30,7 @@ LAYERS = [
     ["model"],
     ["embedding", "factory"],
     ["synth", "evaluation"],
-    ["testing"],
+    ["testing", "scaffold"],
     ["cli"],
     ["__main__"],
 ]
@@ -53,7 +53,8 @@ LIGHT = [
     "cli",
 ]
 LIGHT_MODULES = [
-    f"pvzoo.{part}" for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "testing", "cli.app"]
+    f"pvzoo.{part}"
+    for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "testing", "scaffold", "cli.app"]
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from .output import console, note, print_json, table
 if TYPE_CHECKING:
     from ..plugins import Plugin
 
-app = typer.Typer(invoke_without_command=True, help="List installed plugins, diagnose broken ones.")
+app = typer.Typer(invoke_without_command=True, help="List installed plugins, diagnose broken ones, begin a new one.")
 
 BROKEN = ("failed", "conflict", "incompatible")
 
@@ -90,6 +91,33 @@ def show(vendor: Annotated[str, typer.Argument(help="Vendor or distribution name
             table(("kind", "name", "built by", "summary"), builds)
         if plugin.error:
             note(plugin.traceback())
+
+
+Names = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A component of this kind.", show_default=False)]
+
+
+@app.command()
+def new(
+    vendor: Annotated[str, typer.Argument(help="Prefix of all that the plugin registers, such as acme.")],
+    fusion: Names = None,
+    backbone: Names = None,
+    alignment: Names = None,
+    head: Names = None,
+    out: Annotated[Path, typer.Option(help="Folder to write pvzoo-VENDOR into.")] = Path(),
+) -> None:
+    """Write a new plugin: a small package of working components, with tests, README and CI, to make your own.
+
+    Give at least one component; an option may be repeated.
+
+    Example: [bold]pvzoo plugins new acme --fusion gated --backbone tiny --backbone wide[/]
+    """
+    from ..scaffold import new_plugin
+
+    given = {"fusion": fusion, "backbone": backbone, "alignment": alignment, "head": head}
+    folder = new_plugin(vendor, {kind: names or [] for kind, names in given.items()}, out)
+    lines = (f"{folder} is written; next:", f"  pip install -e '{folder}[test]'", f"  pytest {folder}")
+    for line in (*lines, f"  pvzoo check {vendor}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _record(plugin: Plugin) -> dict[str, Any]:
