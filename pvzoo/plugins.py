@@ -155,12 +155,9 @@ def _check_metadata(plugin: Plugin, requirements: Iterable[str], *, alone: bool)
     from packaging.requirements import Requirement
 
     if not _VENDOR.fullmatch(plugin.vendor) or plugin.vendor in RESERVED_VENDORS:
-        reserved = (
-            "is reserved"
-            if plugin.vendor in RESERVED_VENDORS
-            else "is not 2 to 32 of a-z, 0-9 and '-', from a letter on"
-        )
-        return plugin.stop("failed", f"its entry-point name {plugin.vendor!r} {reserved}", "metadata")
+        rule = "is not 2 to 32 of a-z, 0-9 and '-', a letter first"
+        fault = "is reserved" if plugin.vendor in RESERVED_VENDORS else rule
+        return plugin.stop("failed", f"its entry-point name {plugin.vendor!r} {fault}", "metadata")
     if not alone:
         reason = f"{plugin.distribution} declares several entry points in group {GROUP!r}; declare one"
         return plugin.stop("failed", reason, "metadata")
