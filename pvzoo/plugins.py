@@ -185,7 +185,7 @@ def vendor_fault(vendor: str) -> str:
     """Why a plugin cannot have this vendor name, or an empty string."""
     if vendor in RESERVED_VENDORS:
         return "is reserved"
-    return "" if _VENDOR.fullmatch(vendor) else "is not 2 to 32 of a-z, 0-9 and '-', from a letter on"
+    return "" if _VENDOR.fullmatch(vendor) else "is not 2 to 32 of a-z, 0-9 and '-', a letter first"
 
 
 def _mark_conflicts(plugins: list[Plugin]) -> None:

@@ -129,7 +129,7 @@ def test_a_plugin_for_another_pvzoo_is_incompatible(site: Any) -> None:
 def test_vendor_names_that_cannot_be(site: Any, vendor: str) -> None:
     site.install(GOOD, vendor=vendor, distribution="their-palms")
     plugin = only(site.discover())
-    reason = "is reserved" if vendor in RESERVED_VENDORS else "is not 2 to 32 of a-z, 0-9 and '-', from a letter on"
+    reason = "is reserved" if vendor in RESERVED_VENDORS else "is not 2 to 32 of a-z, 0-9 and '-', a letter first"
     assert plugin.problem() == (
         f"plugin {vendor} (their-palms 1.0) failed at metadata: its entry-point name {vendor!r} {reason}"
     )
