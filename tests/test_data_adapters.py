@@ -552,7 +552,7 @@ def test_a_layout_that_cannot_be_imported_is_named(run_pvzoo: Callable[..., Any]
     site.install(PLUGIN)
     done = run_pvzoo("data", "layouts", path=site)
     assert done.returncode == 0 and "tongji\t" in done.stdout
-    message = "layout 'palmlab/clinic' of pvzoo-palmlab 1.0 cannot be imported: ModuleNotFoundError"
+    message = "dataset 'palmlab/clinic' of pvzoo-palmlab 1.0 failed while it was built: ModuleNotFoundError"
     assert message in done.stderr
 
 
