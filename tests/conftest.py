@@ -12,6 +12,7 @@ from textwrap import dedent
 
 import pytest
 
+from pvzoo.data.table import Table
 from pvzoo.plugins import Host, Plugin, discover
 
 HEADER = "import pvzoo\nfrom pvzoo import hookimpl\n\n"
@@ -113,3 +114,13 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return run_python(*arguments, path=path, cwd=tmp_path, **env)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def palms(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """Files of SynthPalm: 6 subjects with 2 hands, 2 sessions, 2 samples, 64 x 64."""
+    from pvzoo.synth import SynthConfig, generate
+
+    folder = tmp_path_factory.mktemp("palms")
+    generate(SynthConfig(seed=3, subjects=6, sessions=2, samples=2, size=64), folder)
+    return Table.read(folder / "table.csv")

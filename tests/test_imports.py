@@ -25,11 +25,11 @@ LAYERS = [
     ["specs"],
     ["zoo"],
     ["backbones", "alignment", "fusion", "heads"],
-    ["card", "catalog", "images", "pairs", "tensorfile"],
+    ["card", "catalog", "images", "pairs", "synth", "tensorfile"],
     ["data", "weights"],
     ["model"],
     ["embedding", "factory"],
-    ["synth", "evaluation"],
+    ["evaluation"],
     ["cli"],
     ["__main__"],
 ]
