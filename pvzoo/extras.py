@@ -11,6 +11,12 @@ class MissingExtraError(PvzooError, ImportError):
     """A package is needed that an extra of pvzoo brings."""
 
 
+def missing(what: str, extra: str, error: ImportError) -> MissingExtraError:
+    """The error that says which extra brings a package that could not be imported."""
+    message = f"this needs {what}, which cannot be imported ({error}): pip install 'pvzoo[{extra}]'"
+    return MissingExtraError(message, name=error.name)
+
+
 def opencv() -> Any:
     """Returns OpenCV (``cv2``), which draws, blurs and warps.
 
@@ -20,6 +26,5 @@ def opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        message = f"this needs OpenCV, which cannot be imported ({error}): pip install 'pvzoo[data]'"
-        raise MissingExtraError(message, name="cv2") from error
+        raise missing("OpenCV", "data", error) from error
     return cv2

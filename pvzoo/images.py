@@ -58,17 +58,47 @@ def preprocess(images: Images, how: Preprocessing) -> Tensor:
     return torch.stack(prepared)
 
 
-def _prepare(image: ImageLike, how: Preprocessing, position: int) -> Tensor:
-    try:
-        pixels = _channels(_unit_range(image), how.channels)
-    except ImageError as error:
-        name = fspath(image) if isinstance(image, str | PathLike) else f"image {position}"
-        raise ImageError(f"{name}: {error}") from error.__cause__
+def decode(path: str | PathLike[str]) -> np.ndarray:
+    """Pixels of an image file: (H, W) or (H, W, 3), of uint8, uint16 or float32.
+
+    Raises:
+        ImageError: Naming the file, and what is wrong with it.
+    """
+    with naming(fspath(path)), _decoding():
+        return _read(Path(path))
+
+
+def scale(image: ImageLike, how: Preprocessing) -> Tensor:
+    """An image as float32 (C, H, W) in [0, 1], with the model's channels and size: all but :func:`normalize`.
+
+    Raises:
+        ImageError: Saying what is wrong, and not with which image.
+    """
+    pixels = _channels(_unit_range(image), how.channels)
     if tuple(pixels.shape[1:]) != how.size:
         smooth = {"nearest": {}}.get(how.interpolation, {"align_corners": False, "antialias": True})
         pixels = F.interpolate(pixels[None], how.size, mode=how.interpolation, **smooth)[0].clamp(0, 1)
+    return pixels
+
+
+def normalize(pixels: Tensor, how: Preprocessing) -> Tensor:
+    """What :func:`scale` gave, around the model's mean and in its standard deviations."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (how.mean, how.std))
     return (pixels - mean) / std
+
+
+@contextmanager
+def naming(image: str) -> Iterator[None]:
+    """Puts an image's name before what an :class:`ImageError` says."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{image}: {error}") from error.__cause__
+
+
+def _prepare(image: ImageLike, how: Preprocessing, position: int) -> Tensor:
+    with naming(fspath(image) if isinstance(image, str | PathLike) else f"image {position}"):
+        return normalize(scale(image, how), how)
 
 
 def _unit_range(image: ImageLike) -> Tensor:

@@ -9,12 +9,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Literal
 
 from ..extras import opencv
 from .config import Key, SynthConfig, SynthError, release
@@ -138,12 +139,17 @@ def _claim(out: Path, name: str, config: SynthConfig) -> None:
         _write(file, (json.dumps({**head, "samples": samples}, indent=1) + "\n").encode())
 
 
+def rows(config: SynthConfig) -> Iterator[tuple[str, str, int, str, int, int, str, Literal["simultaneous"]]]:
+    """What ``table.csv`` says of each image, in the order of :data:`COLUMNS`."""
+    for identity in config.identities():
+        for key in config.keys(*identity):
+            for modality, spectrum in SPECTRA.items():
+                yield f"{modality}/{file_name(key)}", modality, *key, spectrum, "simultaneous"
+
+
 def _table(config: SynthConfig) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for identity in config.identities():
-        for key in config.keys(*identity):
-            for modality, spectrum in SPECTRA.items():
-                writer.writerow((f"{modality}/{file_name(key)}", modality, *key, spectrum, "simultaneous"))
+    writer.writerows(rows(config))
     return text.getvalue()
