@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def decode(path: str | PathLike[str]) -> np.ndarray:
     Raises:
         ImageError: Naming the file, and what is wrong with it.
     """
-    with naming(fspath(path)), _decoding():
+    with naming(fspath(path)), decoding():
         return _read(Path(path))
 
 
