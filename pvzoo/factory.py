@@ -125,9 +125,8 @@ def _pretrained(name: str, tag: str | None) -> Path:
             found = source.find(name, tag or first)
         except PvzooError:
             raise
-        except Exception as error:
-            origin = f" of {entry.origin}" if entry.origin.distribution else ""
-            message = f"{entry}{origin} failed to find {name}: {type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:
+            message = f"{entry.label} failed to find {name}: {type(error).__name__}: {error}"
             raise WeightsError(message) from error
         if found is not None:
             return Path(found)

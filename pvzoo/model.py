@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import weights
-from .errors import EvaluationError, InputError, MissingModalityError, did_you_mean
+from .errors import BuildError, EvaluationError, InputError, MissingModalityError, a, did_you_mean
 from .fusion.base import Fused
 from .images import Images, preprocess
 from .specs import ModelSpec
@@ -248,15 +248,13 @@ class Model(nn.Module):
         """Runs everything behind the backbones on what :meth:`features` gave.
 
         Raises:
-            InputError: If a branch is missing, or a label does not fit.
+            InputError: If a branch is missing, or features or a label do not fit.
             MissingModalityError: If a modality is missing that the fusion cannot do without.
         """
-        for name in self.spec.branches:
-            if name not in features:
-                raise InputError(f"the features lack branch {name!r}; give all that model.features gave")
-        if labels is not None and self._checking():
-            found = (x for branch in features.values() for x in branch.values() if x is not None)
-            self._check_labels(labels, next(map(len, found), 0))
+        if self._checking():
+            batch = self._check_features(features)
+            if labels is not None:
+                self._check_labels(labels, batch)
         return self._classify(features, labels)
 
     def _classify(self, features: BranchFeatures, labels: Tensor | None) -> Output:
@@ -381,6 +379,31 @@ class Model(nn.Module):
             if image.device.type != "meta" and not bool(torch.isfinite(image).all()):
                 raise InputError(f"{name} holds NaN or infinite values")
 
+    def _check_features(self, features: BranchFeatures) -> int:
+        """Features are those that the backbones of this model give; returns the number of samples."""
+        batch = 0
+        for name, branch in self.spec.branches.items():
+            if name not in features:
+                raise InputError(f"the features lack branch {name!r}; give all that model.features gave")
+            for modality, x in features[name].items():
+                if modality not in self.spec.modalities:
+                    hint = did_you_mean(modality, self.spec.modalities)
+                    raise InputError(f"features of branch {name!r}: the model has no modality {modality!r}{hint}")
+                if x is None:
+                    continue
+                what = f"the features of {modality} in branch {name!r}"
+                if not isinstance(x, Tensor):
+                    raise InputError(f"{what} are of type {type(x).__name__}; a tensor is needed")
+                shape = self.spec.geometry.backbones[name][modality].features(branch.features)
+                assert shape is not None
+                batch = batch or len(x)
+                wanted = (batch, shape.dim, *(shape.grid or ()))
+                if tuple(x.shape) != wanted:
+                    raise InputError(f"{what} have shape {tuple(x.shape)}; {wanted} is needed")
+                if x.device.type != "meta" and not bool(torch.isfinite(x).all()):
+                    raise InputError(f"{what} hold NaN or infinite values")
+        return batch
+
     def _check_labels(self, labels: Tensor, batch: int) -> None:
         if not isinstance(labels, Tensor):
             raise InputError(f"labels are of type {type(labels).__name__}; a tensor of integers ({batch},) is needed")
@@ -403,5 +426,8 @@ def _autocast(device: str) -> bool:
 
 def _build(spec: ModelSpec, ref: Ref, **context: Any) -> nn.Module:
     """Builds one component of a spec that was checked."""
-    module: nn.Module = spec.entry(ref).create(ref.params, **context)
+    entry = spec.entry(ref)
+    module = entry.create(ref.params, **context)
+    if not isinstance(module, nn.Module):
+        raise BuildError(f"{entry.label} was built as {a(type(module).__name__)}; a torch.nn.Module is needed")
     return module

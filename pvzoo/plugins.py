@@ -39,7 +39,7 @@ RESERVED_VENDORS = frozenset({BUILTIN, "timm", "hf", "file"})
 _VENDOR = re.compile(r"[a-z][a-z0-9-]{1,31}")
 
 State = Literal["found", "loaded", "disabled", "incompatible", "conflict", "failed"]
-Stage = Literal["metadata", "import", "hooks", "register", "build"]
+Stage = Literal["metadata", "import", "hooks", "register"]
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Plugin:
         version: Its version.
         requires: What its metadata asks of pvzoo, ``">=0.1,<1"``.
         state: ``found`` (not imported yet), ``loaded``, ``disabled``, ``incompatible``, ``conflict`` or ``failed``.
-        stage: Where it failed: ``metadata``, ``import``, ``hooks``, ``register`` or ``build``.
+        stage: Where it failed: ``metadata``, ``import``, ``hooks`` or ``register``.
         reason: Why it is not usable, in a sentence.
         error: The exception, for the traceback.
         seconds: Time that importing and registering took.
@@ -185,7 +185,7 @@ def vendor_fault(vendor: str) -> str:
     """Why a plugin cannot have this vendor name, or an empty string."""
     if vendor in RESERVED_VENDORS:
         return "is reserved"
-    return "" if _VENDOR.fullmatch(vendor) else "is not 2 to 32 of a-z, 0-9 and '-'"
+    return "" if _VENDOR.fullmatch(vendor) else "is not 2 to 32 of a-z, 0-9 and '-', a letter first"
 
 
 def _mark_conflicts(plugins: list[Plugin]) -> None:

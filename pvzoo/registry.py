@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -82,6 +83,11 @@ class Entry:
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r}"
 
+    @property
+    def label(self) -> str:
+        """``fusion 'acme/gated' of pvzoo-acme 0.3``."""
+        return f"{self} of {self.origin}" if self.origin.distribution else str(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Component(Entry):
@@ -106,8 +112,13 @@ class Component(Entry):
             raise RegistrationError(f"{self}: {trait} must be 'package.module:attribute', not {target!r}")
 
     def builder(self) -> Callable[..., Any]:
-        """Imports and returns the builder."""
-        return load_object(self.build)
+        """Imports and returns the builder.
+
+        Raises:
+            BuildError: If it cannot be imported; names the component and the distribution that it came from.
+        """
+        with self._building():
+            return load_object(self.build)
 
     def create(self, params: Params, **context: Any) -> Any:
         """Builds the component from checked parameters.
@@ -115,12 +126,16 @@ class Component(Entry):
         Raises:
             BuildError: If its code raises; names the component and the distribution that it came from.
         """
+        build = self.builder()
+        with self._building():
+            return build(params, **context)
+
+    @contextmanager
+    def _building(self) -> Iterator[None]:
         try:
-            return self.builder()(params, **context)
-        except Exception as error:
-            source = f" of {self.origin}" if self.origin.distribution else ""
-            message = f"{self}{source} failed while it was built: {type(error).__name__}: {error}"
-            raise BuildError(message) from error
+            yield
+        except (Exception, SystemExit) as error:
+            raise BuildError(f"{self.label} failed while it was built: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,10 @@ class Shape:
     dim: int
     grid: tuple[int, int] | None = None
 
+    def __post_init__(self) -> None:
+        if not all(type(size) is int and size > 0 for size in (self.dim, *(self.grid or ()))):
+            raise ValueError(f"the sizes of a shape are whole numbers from 1, and these are {self}")
+
     @property
     def kind(self) -> FeatureKind:
         return "vector" if self.grid is None else "map"
@@ -51,6 +55,9 @@ class BackboneShape:
     map: Shape | None = None
     stride: int | None = None
     levels: tuple[Level, ...] = ()
+
+    def __post_init__(self) -> None:
+        Shape(self.vector)  # raises if that is no width
 
     def features(self, kind: FeatureKind) -> Shape | None:
         return Shape(self.vector) if kind == "vector" else self.map

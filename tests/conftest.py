@@ -16,6 +16,7 @@ import pytest
 
 import pvzoo
 from pvzoo.cli import main
+from pvzoo.data.table import Table
 from pvzoo.plugins import Host, Plugin, discover
 
 HEADER = "import pvzoo\nfrom pvzoo import hookimpl\n\n"
@@ -135,3 +136,13 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return SimpleNamespace(code=ended.value.code or 0, out=captured.out, err=captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def palms(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """Files of SynthPalm: 6 subjects with 2 hands, 2 sessions, 2 samples, 64 x 64."""
+    from pvzoo.synth import SynthConfig, generate
+
+    folder = tmp_path_factory.mktemp("palms")
+    generate(SynthConfig(seed=3, subjects=6, sessions=2, samples=2, size=64), folder)
+    return Table.read(folder / "table.csv")

@@ -394,6 +394,7 @@ def test_no_import_imports_nothing(run_pvzoo: Run, site: Any) -> None:
         ("1 / 0", ["pvzoo>=0.1,<1"], [], 1),
         ("1 / 0", ["pvzoo>=0.1,<1"], ["--no-import"], 0),
         ("1 / 0", ["pvzoo>=0.1,<1"], ["--probe"], 1),
+        ("@hookimpl\ndef register_head(register): pass", ["pvzoo>=0.1,<1"], ["--probe"], 1),
     ],
 )
 @pytest.mark.skipif(bool(discover()), reason="this Python has plugins of its own, and --check looks at all")
@@ -409,6 +410,8 @@ def test_probe_survives_what_import_does_not(run_pvzoo: Run, site: Any) -> None:
         "aborts": "import os\nos.abort()",
         "clean": "print('noise')",
         "exits": "import sys\nsys.exit('out of palms')",
+        "leaves": "import os\nos._exit(3)",
+        "misspelt": "@hookimpl\ndef register_head(register): pass",
         "heavy": "import numpy",
     }.items():
         site.install(source, vendor=vendor)
@@ -417,7 +420,10 @@ def test_probe_survives_what_import_does_not(run_pvzoo: Run, site: Any) -> None:
     assert {vendor: record["probe"]["outcome"] for vendor, record in records(done, site).items()} == {
         "aborts": "killed by signal 6",
         "clean": "ok",
-        "exits": "exit code 1: out of palms",
+        "exits": "plugin exits (pvzoo-exits 1.0) failed at import: SystemExit: out of palms",
+        "leaves": "exit code 3: no message",
+        "misspelt": "plugin misspelt (pvzoo-misspelt 1.0) failed at hooks: RegistrationError: "
+        "unknown hook 'register_head'; did you mean 'register_heads'?",
         "heavy": "imports numpy",
     }
     assert {record["state"] for record in records(done, site).values()} == {"found"}

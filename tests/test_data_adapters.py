@@ -163,7 +163,7 @@ def test_the_whole_set_has_the_published_counts(layout: str, paths: Iterator[str
     assert len(table.pairs()) == expected.images
 
 
-# What field research found in the papers and pages of the sets.
+# As the papers and pages of the sets say.
 COUNTS = {
     "tongji": (600, 2, 10, 12000, "same_identity"),
     "tongji600_flat": (600, 1, 20, 12000, "same_identity"),
@@ -552,7 +552,7 @@ def test_a_layout_that_cannot_be_imported_is_named(run_pvzoo: Callable[..., Any]
     site.install(PLUGIN)
     done = run_pvzoo("data", "layouts", path=site)
     assert done.returncode == 0 and "tongji\t" in done.stdout
-    message = "layout 'palmlab/clinic' of pvzoo-palmlab 1.0 cannot be imported: ModuleNotFoundError"
+    message = "dataset 'palmlab/clinic' of pvzoo-palmlab 1.0 failed while it was built: ModuleNotFoundError"
     assert message in done.stderr
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvzoo import DataError
@@ -44,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(deadline=None)
 @given(st.lists(records, max_size=6))
 def test_a_table_comes_back_as_it_was_written(folder: Path, suffix: str, found: list[Record]) -> None:
     table = Table(found, folder)
@@ -53,6 +54,7 @@ def test_a_table_comes_back_as_it_was_written(folder: Path, suffix: str, found: 
     assert list(folder.glob("*.partial")) == []
 
 
+@settings(deadline=None)
 @given(st.lists(records, max_size=8), st.randoms())
 def test_a_table_does_not_depend_on_the_order_of_files(found: list[Record], chance: random.Random) -> None:
     shuffled = chance.sample(found, len(found))
@@ -61,6 +63,7 @@ def test_a_table_does_not_depend_on_the_order_of_files(found: list[Record], chan
     assert one.digest() == other.digest()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["1", "2", "10"]), part), unique=True, max_size=12), st.randoms())
 def test_samples_without_a_number_do_not_depend_on_the_order_of_files(
     names: list[tuple[str, str]], chance: random.Random
@@ -214,6 +217,7 @@ def test_where_no_table_can_be_written(tmp_path: Path, name: str, message: str) 
         ("csv", Record("\udcff.png", "palm", "1")),
         ("parquet", Record("\udcff.png", "palm", "1")),
         ("parquet", Record("a.png", "palm", "1", sample=10**30)),
+        ("csv", Record("a.png", "palm", "1", session=10**18)),
     ],
 )
 def test_what_no_table_can_hold(tmp_path: Path, suffix: str, record: Record) -> None:

@@ -378,9 +378,9 @@ class TestMargin:
     @pytest.mark.parametrize("factor", [-0.1, 1.5, float("nan"), float("inf")])
     def test_factor_out_of_range(self, factor: float) -> None:
         head = build("arcface")
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(pvzoo.InputError) as caught:
             head.set_margin_factor(factor)
-        assert str(caught.value) == f"margin factor must be in [0, 1], got {factor}"
+        assert str(caught.value) == f"the margin factor must lie in [0, 1], got {factor}"
         assert head.margin == 0.5
 
 

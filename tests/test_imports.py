@@ -25,12 +25,13 @@ LAYERS = [
     ["specs"],
     ["zoo"],
     ["backbones", "alignment", "fusion", "heads"],
-    ["card", "catalog", "images", "pairs", "tensorfile"],
+    ["card", "catalog", "images", "pairs", "synth", "tensorfile"],
     ["data", "weights"],
     ["model"],
     ["embedding", "factory"],
-    ["synth", "evaluation"],
-    ["testing"],
+    ["evaluation"],
+    ["training"],
+    ["testing", "scaffold"],
     ["cli"],
     ["__main__"],
 ]
@@ -53,7 +54,8 @@ LIGHT = [
     "cli",
 ]
 LIGHT_MODULES = [
-    f"pvzoo.{part}" for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "testing", "cli.app"]
+    f"pvzoo.{part}"
+    for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "testing", "scaffold", "cli.app"]
 ]
 
 
@@ -149,6 +151,8 @@ def test_commands_about_names_load_no_torch(python: Callable[..., Any], tmp_path
         ["compare", "--help"],
         ["embed", "--help"],
         ["eval", "--help"],
+        ["train", "--help"],
+        ["recipes"],
         ["check", "--help"],
     ]
     code = f"""

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from small import TINY, batch, randomise
 from torch import Tensor, nn
 
 import pvzoo
@@ -17,40 +18,9 @@ from pvzoo.errors import InputError, MissingModalityError
 from pvzoo.model import PARTS, Model
 from pvzoo.plugins import Host, host, using
 
-TINY: dict[str, Any] = {
-    "preprocessing": {"size": 64},
-    "branches": {
-        "global": {"backbone": "efficientvit_m0", "alignment": {"name": "linear", "params": {"dim": 16}}},
-        "local": {
-            "backbone": "convnext_atto",
-            "features": "map",
-            "alignment": {"name": "conv1x1", "params": {"dim": 16}},
-        },
-    },
-    "fusion": {"global": "channel_attention", "local": "spatial_attention"},
-    "head": "arcface",
-    "num_classes": 5,
-}
 # The local branch alone: a third of the time of TINY.
 LOCAL = {**TINY, "branches": {"local": TINY["branches"]["local"]}, "fusion": {"local": "spatial_attention"}}
 LABELS = torch.tensor([0, 1, 4])
-
-
-def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Gives every tensor values that matter: a fresh EfficientViT has a third of its norms at weight 0, so that its
-    attention changes nothing and no test would see it broken."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                noise = torch.randn(tensor.shape, generator=generator) * 0.1
-                tensor.copy_(noise.abs() + 0.5 if "running_var" in name or tensor.ndim == 1 else noise)
-
-
-def batch(model: Model, count: int = 3) -> list[Tensor]:
-    shape = (count, model.spec.preprocessing.channels, *model.spec.preprocessing.size)
-    generator = torch.Generator().manual_seed(1)
-    return [torch.rand(shape, generator=generator) for _ in model.spec.modalities]
 
 
 def count(module: nn.Module) -> int:
@@ -273,6 +243,41 @@ def test_kept_features_give_the_same_bits(tiny: Model, given: set[str]) -> None:
     assert torch.equal(kept.logits, direct.logits)
     assert torch.equal(kept.embedding, direct.embedding)
     assert torch.equal(tiny.fuse(features).logits, tiny(**images).logits)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.pop("local"), "the features lack branch 'local'; give all that model.features gave"),
+        (
+            lambda f: f["local"].update(plam=f["local"].pop("palm")),
+            "features of branch 'local': the model has no modality 'plam'; did you mean 'palm'?",
+        ),
+        (
+            lambda f: f["local"].update(vein=f["local"]["vein"].mean((2, 3))),
+            "the features of vein in branch 'local' have shape (3, 320); (3, 320, 2, 2) is needed",
+        ),
+        (
+            lambda f: f["local"].update(vein=f["local"]["vein"][:1]),
+            "the features of vein in branch 'local' have shape (1, 320, 2, 2); (3, 320, 2, 2) is needed",
+        ),
+        (
+            lambda f: f["global"].update(palm=f["global"]["palm"] / 0),
+            "the features of palm in branch 'global' hold NaN or infinite values",
+        ),
+        (
+            lambda f: f["global"].update(palm=[1.0]),
+            "the features of palm in branch 'global' are of type list; a tensor is needed",
+        ),
+    ],
+    ids=["branch", "modality", "vector", "batch", "infinite", "list"],
+)
+def test_features_that_are_not_the_models_are_refused(tiny: Model, change: Any, message: str) -> None:
+    features = tiny.features(*batch(tiny))
+    change(features)
+    with pytest.raises(InputError) as caught:
+        tiny.fuse(features, LABELS)
+    assert str(caught.value) == message
 
 
 def test_a_sample_does_not_depend_on_its_batch(tiny: Model) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import pvzoo
 from pvzoo import hookimpl
-from pvzoo.errors import BuildError, PluginError, UnknownNameError
+from pvzoo.errors import BuildError, PluginError, SpecError, UnknownNameError
 from pvzoo.plugins import RESERVED_VENDORS, Host, Plugin, discover, host, using
 from pvzoo.specs import json_schema
 
@@ -129,7 +129,7 @@ def test_a_plugin_for_another_pvzoo_is_incompatible(site: Any) -> None:
 def test_vendor_names_that_cannot_be(site: Any, vendor: str) -> None:
     site.install(GOOD, vendor=vendor, distribution="their-palms")
     plugin = only(site.discover())
-    reason = "is reserved" if vendor in RESERVED_VENDORS else "is not 2 to 32 of a-z, 0-9 and '-'"
+    reason = "is reserved" if vendor in RESERVED_VENDORS else "is not 2 to 32 of a-z, 0-9 and '-', a letter first"
     assert plugin.problem() == (
         f"plugin {vendor} (their-palms 1.0) failed at metadata: its entry-point name {vendor!r} {reason}"
     )
@@ -416,26 +416,44 @@ def test_strict_raises_the_first_failure_with_its_cause(site: Any, kind: str) ->
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_a_builder_that_raises_is_named_with_its_distribution(site: Any) -> None:
-    site.install(
-        GOOD,
-        version="0.3",
-        pvzoo_palmlab_torch="""
-        def Gated(params, *, modalities, shape):
-            raise RuntimeError(f"no gates for {shape}")
-        """,
-    )
-    spec = {
-        "branches": {"global": {"backbone": {"name": "efficientvit_m0"}, "alignment": "identity"}},
-        "fusion": {"global": "palmlab/gated"},
-        "preprocessing": {"size": 64},
-    }
+SPEC = {
+    "branches": {"global": {"backbone": {"name": "efficientvit_m0"}, "alignment": "identity"}},
+    "fusion": {"global": "palmlab/gated"},
+    "preprocessing": {"size": 64},
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ('raise RuntimeError(f"no gates for {shape}")', "failed while it was built: RuntimeError: no gates for 192"),
+        ("raise SystemExit(4)", "failed while it was built: SystemExit: 4"),
+        ("return 5", "was built as an int; a torch.nn.Module is needed"),
+    ],
+)
+def test_a_builder_that_builds_nothing_is_named_with_its_distribution(site: Any, body: str, fault: str) -> None:
+    site.install(GOOD, version="0.3", pvzoo_palmlab_torch=f"def Gated(params, *, modalities, shape): {body}")
     with using(site.host()), pytest.raises(BuildError) as caught:
-        pvzoo.create(spec)
-    assert str(caught.value) == (
-        "fusion 'palmlab/gated' of pvzoo-palmlab 0.3 failed while it was built: RuntimeError: no gates for 192"
-    )
-    assert isinstance(caught.value.__cause__, RuntimeError)
+        pvzoo.create(SPEC)
+    assert str(caught.value) == f"fusion 'palmlab/gated' of pvzoo-palmlab 0.3 {fault}"
+
+
+@pytest.mark.parametrize(
+    ("trait", "fault"),
+    [
+        ("out_dim=lambda params, dims: 1 / 0", "could not tell its shape: ZeroDivisionError: division by zero"),
+        ("out_dim=lambda params, dims: exit(4)", "could not tell its shape: SystemExit: 4"),
+        ("parameters=lambda params, count, dim: 1.5", "could not tell its shape: TypeError: 1.5 is no int"),
+        ("out_dim=lambda params, dims: -4", "the sizes of a shape are whole numbers from 1, and these are -4"),
+        ("out_dim=lambda params, dims: '8'", "the sizes of a shape are whole numbers from 1, and these are 8"),
+    ],
+)
+def test_a_component_that_tells_no_shape_is_named(site: Any, trait: str, fault: str) -> None:
+    site.install(GOOD.replace("summary", f"{trait}, summary"), version="0.3")
+    with using(site.host()), pytest.raises(SpecError, match=r"^spec: fusion\.global: ") as caught:
+        pvzoo.create(SPEC)
+    assert str(caught.value).endswith(fault)
+    assert "palmlab/gated" in str(caught.value)
 
 
 # --- hosts ------------------------------------------------------------------------------------------------------------

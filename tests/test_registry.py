@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from pvzoo import hookimpl
-from pvzoo.errors import PluginError, PvzooError, RegistrationError, UnknownNameError
+from pvzoo.errors import BuildError, PluginError, PvzooError, RegistrationError, UnknownNameError
 from pvzoo.plugins import Host
 from pvzoo.registry import ENTRY_TYPES, Backbone, Params, Registry, ZooModel, load_object, parse_name
 from pvzoo.shapes import BackboneShape
@@ -312,7 +312,8 @@ def test_a_builder_is_text_that_is_imported_on_demand_or_a_callable() -> None:
     assert load_object("collections:OrderedDict").__name__ == "OrderedDict"
     assert load_object(len) is len
     entry = Backbone(name="late", build="not_installed.net:Net", shape="not_installed.net:shape")
-    with pytest.raises(ModuleNotFoundError, match="not_installed"):
+    message = "^backbone 'late' failed while it was built: ModuleNotFoundError: No module named 'not_installed'$"
+    with pytest.raises(BuildError, match=message):
         entry.builder()
 
 

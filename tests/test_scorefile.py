@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvzoo import EvaluationError
@@ -181,6 +181,7 @@ def test_what_is_written_is_read_again(tmp_path: Path, compared: ScoreSet, forma
     assert [file.name for file in tmp_path.iterdir()] == ["scores"]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(-1e100, 1e100), st.booleans()), min_size=1))
 def test_no_digit_is_lost(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[float, bool]]) -> None:
     rows += [(1.0, True), (-1.0, False)]

@@ -306,6 +306,14 @@ def test_the_weights_of_backbones_count(monkeypatch, name: str, overrides: dict[
         pvzoo.spec(name, **overrides)
 
 
+def test_the_readme_shows_a_spec_and_what_is_said_about_a_wrong_one(check) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (spec,), (answer,) = (re.findall(rf"```{kind}\n(.*?)```", readme, re.DOTALL) for kind in ("yaml", "text"))
+    assert load_spec(yaml.safe_load(spec)).geometry.embedding == 256
+    cut = spec.replace("{name: efficientvit_m0, params: {stride: 32}}", "efficientvit_m0")
+    assert check(cut) == [" ".join(answer.split())]
+
+
 BOMB = "a: &a [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )

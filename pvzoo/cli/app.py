@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import BuildError, SpecError, UnknownNameError, nearest
+from ..errors import SpecError, UnknownNameError, nearest
 from . import check, data, evaluate, matching, plugins, protocols, synth, train
 from .output import console, heading, note, print_json, table
 from .settings import read_settings
@@ -28,11 +28,7 @@ class _Commands(TyperGroup):
 
         entry = host().find("command", cmd_name)
         assert isinstance(entry, Command)
-        try:
-            built = entry.builder()
-        except Exception as error:
-            message = f"{entry} of {entry.origin} failed while it was built: {type(error).__name__}: {error}"
-            raise BuildError(message) from error
+        built = entry.builder()
         if isinstance(built, typer.Typer):
             return typer.main.get_command(built)
         single = typer.Typer(add_completion=False)

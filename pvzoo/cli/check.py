@@ -30,19 +30,15 @@ def check(
 
     Examples: [bold]pvzoo check acme[/], [bold]pvzoo check acme/gated[/], [bold]pvzoo check spatial_attention[/]
     """
-    results = [(candidate, candidate.results()) for candidate in _candidates(name)]
+    records = []
+    for candidate in _candidates(name):
+        results = candidate.results()
+        records += [{"kind": candidate.kind, "name": candidate.name, **_record(result)} for result in results]
+        if not as_json:
+            _show(candidate, results)
     if as_json:
-        print_json(
-            [
-                {"kind": candidate.kind, "name": candidate.name, **_record(result)}
-                for candidate, found in results
-                for result in found
-            ]
-        )
-    else:
-        for candidate, found in results:
-            _show(candidate, found)
-    if any(result.outcome == "failed" for _, found in results for result in found):
+        print_json(records)
+    if any(record["outcome"] == "failed" for record in records):
         raise typer.Exit(1)
 
 
@@ -68,9 +64,12 @@ def _record(result: Result) -> dict[str, str]:
 def _show(candidate: Candidate, results: list[Result]) -> None:
     outcomes = [result.outcome for result in results]
     counts = [f"{outcomes.count(each)} {each}" for each in OUTCOMES if each in outcomes]
-    console.print(f"{candidate}: {', '.join(counts)}", highlight=False, markup=False)
+    lines = [f"{candidate}: {', '.join(counts)}"]
+    lines += [f"  {result.outcome} {result}" for result in results if result.outcome in ("failed", "warned")]
+    not_run: dict[str, list[str]] = {}
     for result in results:
-        if result.outcome in ("failed", "warned"):
-            console.print(f"  {result.outcome} {result}", highlight=False, markup=False, soft_wrap=True)
-        elif result.outcome == "not run":
-            console.print(f"  not run {result.check}: {result.found}", highlight=False, markup=False, soft_wrap=True)
+        if result.outcome == "not run":
+            not_run.setdefault(result.found, []).append(result.check)
+    lines += [f"  not run {', '.join(names)}: {reason}" for reason, names in not_run.items()]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import DataError, count
+from ..errors import BuildError, DataError, count
 from .output import console, note, print_json, silence_pillow, table
 from .progress import track
 from .settings import read_settings
@@ -60,8 +60,8 @@ def layouts(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         assert isinstance(entry, Component)
         try:
             facts.append(_layout_facts(entry.name, entry.summary, entry.builder()))
-        except Exception as error:  # of a plugin
-            note(f"layout {entry.name!r} of {entry.origin} cannot be imported: {type(error).__name__}: {error}")
+        except BuildError as error:
+            note(str(error))
     if as_json:
         print_json([{**fact, "expected": asdict(fact["expected"])} for fact in facts])
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from .output import console, note, print_json, table
 if TYPE_CHECKING:
     from ..plugins import Plugin
 
-app = typer.Typer(invoke_without_command=True, help="List installed plugins, diagnose broken ones.")
+app = typer.Typer(invoke_without_command=True, help="List installed plugins, diagnose broken ones, begin a new one.")
 
 BROKEN = ("failed", "conflict", "incompatible")
 
@@ -29,7 +30,7 @@ def overview(
         bool, typer.Option("--check", help="Exit with 1 if a plugin is broken or its metadata needs mending.")
     ] = False,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Import each plugin in its own process: time, heavy imports, crashes.")
+        bool, typer.Option("--probe", help="Load each plugin in its own process: time, heavy imports, crashes.")
     ] = False,
 ) -> None:
     """List installed plugins with their state, what they register, and how long they take to import."""
@@ -92,6 +93,33 @@ def show(vendor: Annotated[str, typer.Argument(help="Vendor or distribution name
             note(plugin.traceback())
 
 
+Names = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A component of this kind.", show_default=False)]
+
+
+@app.command()
+def new(
+    vendor: Annotated[str, typer.Argument(help="Prefix of all that the plugin registers, such as acme.")],
+    fusion: Names = None,
+    backbone: Names = None,
+    alignment: Names = None,
+    head: Names = None,
+    out: Annotated[Path, typer.Option(help="Folder to write pvzoo-VENDOR into.")] = Path(),
+) -> None:
+    """Write a new plugin: a small package of working components, with tests, README and CI, to make your own.
+
+    Give at least one component; an option may be repeated.
+
+    Example: [bold]pvzoo plugins new acme --fusion gated --backbone tiny --backbone wide[/]
+    """
+    from ..scaffold import new_plugin
+
+    given = {"fusion": fusion, "backbone": backbone, "alignment": alignment, "head": head}
+    folder = new_plugin(vendor, {kind: names or [] for kind, names in given.items()}, out)
+    lines = (f"{folder} is written; next:", f"  pip install -e '{folder}[test]'", f"  pytest {folder}")
+    for line in (*lines, f"  pvzoo check {vendor}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def _record(plugin: Plugin) -> dict[str, Any]:
     return {
         "vendor": plugin.vendor,
@@ -125,9 +153,9 @@ def _needs_mending(record: dict[str, Any]) -> bool:
 
 
 def _probe(plugin: Plugin) -> dict[str, Any]:
-    """Imports a plugin's hook module in a process of its own."""
+    """Loads a plugin in a process of its own."""
     from ..testing.watch import probe
 
-    found = probe(plugin.module)
+    found = probe(plugin.module, plugin.vendor)
     outcome = found.fault or (f"imports {', '.join(found.heavy)}" if found.heavy else "ok")
     return {"outcome": outcome, "seconds": found.seconds, "heavy": list(found.heavy)}

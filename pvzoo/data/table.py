@@ -67,6 +67,8 @@ class Record:
 COLUMNS = tuple(field.name for field in fields(Record))
 _NUMBERS = ("session", "sample")
 _NEEDED = ("path", "modality", "subject")
+# Of a number: what 64 bits hold.
+MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +266,8 @@ class Table:
 
 
 def _relocated(record: Record, root: Path, home: Path) -> Record:
+    if max(record.session, record.sample) >= 10**MAX_DIGITS:
+        raise OverflowError(f"{record.path} has a session or sample of more than {MAX_DIGITS} digits")
     file = Path(os.path.normpath(root.absolute() / record.path))
     return replace(record, path=(file.relative_to(home) if file.is_relative_to(home) else file).as_posix())
 
@@ -343,7 +347,7 @@ def _record(path: Path, row: Mapping[Any, Any], where: str) -> Record:
         if not isinstance(value, str | int | None):
             raise DataError(f"{path}: {where}: {column} must be text, not {value!r}")
         text = "" if value is None else str(value)
-        if column in _NUMBERS and text and not (text.isdecimal() and len(text) < 19):
+        if column in _NUMBERS and text and not (text.isdecimal() and len(text) <= MAX_DIGITS):
             raise DataError(f"{path}: {where}: {column} must be a whole number from 0, not {text!r}")
         values[column] = int(text or 0) if column in _NUMBERS else text
     for column in _NEEDED:

@@ -34,7 +34,6 @@ CHUNK = 2**20  # scores of a tile
 LARGEST = 1e100  # beyond, sums of squares overflow
 
 _GENUINE = {"1": True, "true": True, "0": False, "false": False}
-_CCNET = {"1": True, "-1": False}
 _WHO = ("probe", "reference", "probe_identity", "reference_identity")
 _PEOPLE = ("probe_subject", "reference_subject")
 _COLUMNS = {2: "ccnet", 4: "bob4", 5: "bob5"}
@@ -227,13 +226,12 @@ def _plain_rows(lines: Iterator[str], before: int) -> Iterator[_Row]:
         parts = text.split()
         if len(parts) != width:
             if width or len(parts) not in _COLUMNS:
-                known = (
-                    f"the lines before have {width}" if width else "a score file has 2 (CCNet), 4 or 5 (bob), or commas"
-                )
+                known = "a score file has 2 (CCNet), 4 or 5 (bob), or commas"
+                known = f"the lines before have {width}" if width else known
                 raise EvaluationError(f"line {line}: {len(parts)} columns; {known}")
             width = len(parts)
         if width == 2:
-            if parts[1] not in _CCNET and _number(parts[1]) not in (1.0, -1.0):
+            if _number(parts[1]) not in (1.0, -1.0):
                 raise EvaluationError(f"line {line}: the label must be 1 or -1, not {parts[1]!r}")
             yield _Row(line, parts[0], _number(parts[1]) == 1)
         elif width == 4:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
 from . import AdaFaceParams, ArcFaceParams, CosFaceParams, SubcenterArcFaceParams
 
 # sin(theta) = sqrt(1 - cos^2); the bound keeps its slope finite where cos is 1, or above it by rounding.
@@ -48,10 +49,10 @@ class MarginHead(nn.Module, ABC):
         """Uses ``factor`` times the full margin from now on: the hook for a margin warm-up over the first epochs.
 
         Raises:
-            ValueError: If ``factor`` is not in [0, 1].
+            InputError: If ``factor`` is not in [0, 1].
         """
         if not 0 <= factor <= 1:
-            raise ValueError(f"margin factor must be in [0, 1], got {factor}")
+            raise InputError(f"the margin factor must lie in [0, 1], got {factor}")
         self.margin = factor * self.full_margin
 
     def forward(self, embedding: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -13,7 +14,7 @@ from ..errors import PvzooError
 from ..plugins import host
 from ..registry import Alignment, Backbone, Entry, Fusion, Head
 from ..shapes import BackboneShape, Shape
-from .fields import Faults
+from .fields import Faults, Path, Ref
 
 if TYPE_CHECKING:
     from .model import ModelSpec
@@ -70,7 +71,8 @@ def _backbone(spec: ModelSpec, name: str, modality: str, faults: Faults) -> Back
     entry = spec.entry(ref)
     assert isinstance(entry, Backbone)
     image = spec.preprocessing
-    shape = _ask(entry, faults, ("branches", name, "backbone"), entry.shape_of, ref.params, image.channels, image.size)
+    path = "branches", name, "backbone"
+    shape = _ask(BackboneShape, entry, faults, path, entry.shape_of, ref.params, image.channels, image.size)
     if shape is None:
         return None
     if shape.features(spec.branches[name].features) is None:
@@ -91,7 +93,7 @@ def _align(spec: ModelSpec, name: str, modality: str, backbone: BackboneShape, f
         message = f"{ref.name} does not take a {shape.kind} ({modality} is {shape}); {others}"
         faults.append((("branches", name, "alignment"), message))
         return None
-    return _ask(entry, faults, ("branches", name, "alignment"), entry.out, ref.params, shape)
+    return _ask(Shape, entry, faults, ("branches", name, "alignment"), entry.out, ref.params, shape)
 
 
 def _fuse(
@@ -113,19 +115,23 @@ def _fuse(
         message = f"{ref.name} does not take a {first.kind}; {_accepting('fusion', first.kind)}"
         faults.append((("fusion", name), message))
         return None
-    dim = _ask(entry, faults, ("fusion", name), entry.out_dim, ref.params, [shape.dim for shape in shapes.values()])
-    return None if dim is None else Shape(dim, first.grid)
+    dims = [shape.dim for shape in shapes.values()]
+    return _ask(Shape, entry, faults, ("fusion", name), lambda: Shape(entry.out_dim(ref.params, dims), first.grid))
 
 
-def _ask(entry: Entry, faults: Faults, path: tuple[str, ...], question: Callable[..., T], *about: Any) -> T | None:
+def _ask(
+    answer: type[T], entry: Entry, faults: Faults, path: Path, question: Callable[..., T], *about: Any
+) -> T | None:
     """Asks a component what it gives; ``ValueError`` is its way to refuse, anything else is its own fault."""
     try:
-        return question(*about)
+        given = question(*about)
+        if not isinstance(given, answer):
+            raise TypeError(f"{given!r} is no {answer.__name__}")
+        return given
     except ValueError as error:
         faults.append((path, f"{entry.name}: {error}"))
-    except Exception as error:
-        source = f" (of {entry.origin})" if str(entry.origin) else ""
-        faults.append((path, f"{entry.name}{source} could not tell its shape: {type(error).__name__}: {error}"))
+    except (Exception, SystemExit) as error:
+        faults.append((path, f"{entry.label} could not tell its shape: {type(error).__name__}: {error}"))
     return None
 
 
@@ -160,56 +166,44 @@ def _unique(faults: Faults) -> Faults:
 def check_memory(spec: ModelSpec) -> Faults:
     """Refuses a model whose known parts alone need more than the limit; nothing was allocated yet."""
     faults: Faults = []
-    sizes: dict[tuple[str | int, ...], int] = {}
-    for path, size in _sizes(spec, faults):
-        sizes[path] = sizes.get(path, 0) + size
+    sizes = _sizes(spec, faults)
     if faults:
         return faults
     limit = memory_limit()
-    needed = 4 * sum(sizes.values())
+    needed = 4 * sizes.total()
     if needed <= limit:
         return []
-    path, largest = max(sizes.items(), key=lambda item: item[1])
+    ((path, largest),) = sizes.most_common(1)
     message = f"needs at least {_human(4 * largest)}, and the model {_human(needed)}; the limit is {_human(limit)}"
     return [(path, f"{message} (environment variable PVZOO_MEMORY_LIMIT, for example 64GiB)")]
 
 
-def _sizes(spec: ModelSpec, faults: Faults) -> list[tuple[tuple[str | int, ...], int]]:
-    """Lower bounds, in numbers, of what a model holds for one sample."""
-    geometry = spec.geometry
-    height, width = spec.preprocessing.size
-    found: list[tuple[tuple[str | int, ...], int]] = []
-    found.append((("preprocessing", "size"), height * width * spec.preprocessing.channels * len(spec.modalities)))
+def _sizes(spec: ModelSpec, faults: Faults) -> Counter[Path]:
+    """Lower bounds, in numbers, of what a model holds for one sample: weights, images, and features that meet."""
+    geometry, image, count = spec.geometry, spec.preprocessing, len(spec.modalities)
+    sizes: Counter[Path] = Counter({("preprocessing", "size"): count * image.channels * prod(image.size)})
+
+    def add(path: Path, ref: Ref, *about: Any) -> None:
+        entry = spec.entry(ref)
+        assert isinstance(entry, Backbone | Alignment | Fusion | Head)
+        sizes[path] += _ask(int, entry, faults, path, entry.parameters, ref.params, *about) or 0
+
     for name, branch in spec.branches.items():
-        total = 0
+        for modality in spec.modalities[:1] if spec.share_branches else spec.modalities:
+            add(("branches", name, "backbone"), branch.backbone[modality], image.channels, image.size)
         for modality in spec.modalities:
             shape = geometry.backbones[name][modality].features(branch.features)
-            alignment = spec.entry(branch.alignment[modality])
-            assert shape is not None and isinstance(alignment, Alignment)
-            backbone, image = spec.entry(branch.backbone[modality]), spec.preprocessing
-            assert isinstance(backbone, Backbone)
-            about = branch.backbone[modality].params, image.channels, image.size
-            if not spec.share_branches or modality == spec.modalities[0]:
-                weight = _ask(backbone, faults, ("branches", name, "backbone"), backbone.parameters, *about) or 0
-                found.append((("branches", name, "backbone"), weight))
-            params = branch.alignment[modality].params
-            total += _ask(alignment, faults, ("branches", name, "alignment"), alignment.parameters, params, shape) or 0
-            aligned = geometry.aligned[name][modality]
-            total += aligned.dim * prod(aligned.grid or (1,))
-        found.append((("branches", name, "alignment"), total))
+            add(("branches", name, "alignment"), branch.alignment[modality], shape)
+            sizes["branches", name, "alignment"] += _values(geometry.aligned[name][modality])
     for name, ref in spec.fusion.items():
-        fusion = spec.entry(ref)
-        assert isinstance(fusion, Fusion)
-        dim = next(iter(geometry.aligned[name].values())).dim
-        count = len(spec.modalities)
-        size = _ask(fusion, faults, ("fusion", name), fusion.parameters, ref.params, count, dim) or 0
-        found.append((("fusion", name), size + geometry.fused[name].dim * prod(geometry.fused[name].grid or (1,))))
-    head = spec.entry(spec.head)
-    assert isinstance(head, Head)
-    classes = spec.num_classes or 0
-    size = _ask(head, faults, ("head",), head.parameters, spec.head.params, geometry.embedding, classes) or 0
-    found.append((("head",), size))
-    return found
+        add(("fusion", name), ref, count, next(iter(geometry.aligned[name].values())).dim)
+        sizes["fusion", name] += _values(geometry.fused[name])
+    add(("head",), spec.head, geometry.embedding, spec.num_classes or 0)
+    return sizes
+
+
+def _values(shape: Shape) -> int:
+    return shape.dim * prod(shape.grid or (1,))
 
 
 def memory_limit() -> int:

@@ -85,7 +85,7 @@ class Generator:
         lines, wrinkles, texture = _skin(identity, hand_view, random, self.config.k)
         palm = _palm_image(lines, wrinkles, texture, params["palm"], random)
         vein_view = hand_view.seen_from(params["disparity"])
-        vessels = _stroke_layer(identity.veins, vein_view, random, 0.06 * self.config.k, 0.0035, fine=1)
+        vessels = _stroke_layer(identity.veins, vein_view, random, 0.09 * self.config.k, 0.0045, fine=1)
         depth = vein_view.warp(identity.depth)
         vein = _vein_image(vessels, depth, lines, texture, params["vein"], random)
         crease_mask = np.where(np.maximum(lines, wrinkles) > 0.3, 255, 0).astype(np.uint8)

@@ -15,6 +15,7 @@ or all at once, in a test or a script: ``check_fusion("acme/gated")``. On the co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -113,27 +114,16 @@ def parametrize_checks(name: str, *, kind: str | None = None, **options: Any) ->
         raise PvzooError(f"{name!r} is {' and '.join(map(a, kinds))}; say which, such as kind={kinds[0]!r}")
     found = _complete(kinds[0], name, options)
 
-    def run(check: str) -> None:
+    def run(name: str) -> None:
         __tracebackhide__ = True
-        result = found.result(check)
+        result = found.result(name)
         if result.outcome == "not run":
             pytest.skip(result.found)
         if result.outcome == "expected":
             pytest.xfail(result.found)
         conclude(found, [result])
 
-    return pytest.mark.parametrize("check", [pytest.param(_Bound(run, check), id=check) for check in found.checks])
-
-
-class _Bound:
-    """A check of a candidate, to be called without arguments."""
-
-    def __init__(self, run: Any, check: str) -> None:
-        self._run, self._check = run, check
-
-    def __call__(self) -> None:
-        __tracebackhide__ = True
-        self._run(self._check)
+    return pytest.mark.parametrize("check", [pytest.param(partial(run, name), id=name) for name in found.checks])
 
 
 def candidate(kind: str, name: str, **options: Any) -> Candidate:

@@ -60,6 +60,7 @@ class ComponentCandidate(Candidate):
 
     @property
     def lacks_params(self) -> str:
+        """Which parameters have no default and were not given, or an empty string."""
         required = [name for name, field in self.entry.params.model_fields.items() if field.is_required()]
         lacking = [name for name in required if name not in self.given]
         example = ", ".join(f"{name!r}: ..." for name in lacking)

@@ -7,7 +7,7 @@ plugin, and fails by raising; :func:`expect` does so in a sentence. Its docstrin
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -160,7 +160,7 @@ class Candidate:
         return Result(check.name, "passed", check.expects)
 
 
-def conclude(candidate: Candidate, results: Iterable[Result]) -> None:
+def conclude(candidate: Candidate, results: Sequence[Result]) -> None:
     """Warns of what fails for the first time.
 
     Raises:

@@ -15,6 +15,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
+from ..plugins import Host
+
 HEAVY = ("torch", "torchvision", "timm", "numpy", "scipy", "cv2", "sklearn", "pandas", "matplotlib", "lightning")
 _NETWORK = {"socket.connect": 1, "socket.sendto": 1, "socket.getaddrinfo": 0, "socket.gethostbyname": 0}
 
@@ -52,7 +54,10 @@ def _install() -> None:
 
 @contextmanager
 def watched() -> Iterator[Seen]:
-    """Inside, what is printed is kept from the terminal, and the network is refused; both are noted."""
+    """Inside, what is printed is kept from the terminal, and the network is refused; both are noted.
+
+    An error after the network was refused comes from that, and only ends the block.
+    """
     _install()
     seen = Seen()
     text = io.StringIO()
@@ -60,6 +65,9 @@ def watched() -> Iterator[Seen]:
     try:
         with redirect_stdout(text), redirect_stderr(text):
             yield seen
+    except Exception:
+        if not seen.called:
+            raise
     finally:
         _watching.remove(seen)
         seen.printed = text.getvalue()
@@ -84,21 +92,32 @@ class Probe:
     called: tuple[str, ...] = ()
 
 
-def probe(target: str, timeout: float = 120) -> Probe:
+def probe(target: str, vendor: str = "", timeout: float = 120) -> Probe:
     """Imports an entry point's ``"package.module"`` or ``"package.module:object"`` in a fresh process.
 
     A module that crashes the interpreter, or never comes back, is a finding and not the end.
+
+    Args:
+        target: What to import.
+        vendor: Load this plugin instead, as pvzoo does, so that faults of its hooks are seen too.
+        timeout: Seconds until it counts as hanging.
     """
-    return _probe(target, timeout, os.pathsep.join(filter(None, sys.path)))
+    return _probe(target, vendor, timeout, os.pathsep.join(filter(None, sys.path)))
 
 
 @lru_cache(maxsize=256)
-def _probe(target: str, timeout: float, path: str) -> Probe:
-    command = [sys.executable, "-c", "import sys\nfrom pvzoo.testing.watch import report\nreport(sys.argv[1])", target]
+def _probe(target: str, vendor: str, timeout: float, path: str) -> Probe:
+    code = "import sys\nfrom pvzoo.testing.watch import report\nreport(*sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": path}  # the other process finds what this one finds
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, check=False, env=environment, errors="replace"
+            [sys.executable, "-c", code, target, vendor],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env=environment,
+            errors="replace",
         )
     except subprocess.TimeoutExpired:
         return Probe(f"hangs: not imported after {timeout:g} seconds", timeout)
@@ -109,18 +128,32 @@ def _probe(target: str, timeout: float, path: str) -> Probe:
     except (IndexError, ValueError):
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return Probe(f"exit code {done.returncode}: {reason}")
-    return Probe("", found["seconds"], tuple(found["heavy"]), found["printed"], tuple(found["called"]))
+    return Probe(found["fault"], found["seconds"], tuple(found["heavy"]), found["printed"], tuple(found["called"]))
 
 
-def report(target: str) -> None:
+def report(target: str, vendor: str = "") -> None:
     """The other side of :func:`probe`: imports, and prints what it saw as JSON."""
-    module, _, attribute = target.partition(":")
+    fault = ""
     start = time.perf_counter()
     with watched() as seen:
-        value = import_module(module)
-        for part in filter(None, attribute.split(".")):
-            value = getattr(value, part)
+        if vendor:
+            fault = _loaded(vendor)
+        else:
+            module, _, attribute = target.partition(":")
+            value = import_module(module)
+            for part in filter(None, attribute.split(".")):
+                value = getattr(value, part)
     heavy = tuple(name for name in HEAVY if name in sys.modules)
-    found = Probe("", time.perf_counter() - start, heavy, seen.printed, tuple(seen.called))
+    found = Probe(fault, time.perf_counter() - start, heavy, seen.printed, tuple(seen.called))
     assert sys.__stdout__ is not None
     sys.__stdout__.write(json.dumps(asdict(found)) + "\n")
+
+
+def _loaded(vendor: str) -> str:
+    """Loads a plugin; returns why it cannot be used, or an empty string."""
+    host = Host()
+    for plugin in host.plugins:
+        if plugin.vendor == vendor:
+            host.load(plugin)
+            return "" if plugin.state == "loaded" else plugin.problem()
+    return f"no installed plugin has vendor name {vendor!r}"

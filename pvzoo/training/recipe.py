@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from ..data.augment import AugmentParams
+from ..data.params import AugmentParams
 from ..errors import SpecError, UnknownNameError, nearest
 from ..specs import Source
 from ..specs.fields import Section, explain, failure, validate_strictly

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,15 +26,3 @@ def make() -> Callable[..., pvzoo.Model]:
         )
 
     return make
-
-
-@pytest.fixture
-def run() -> Callable[..., None]:
-    """Runs Python code in a fresh process; what it writes to stderr is shown if it fails."""
-
-    def run(script: str, *arguments: str) -> None:
-        command = [sys.executable, "-c", script, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-
-    return run

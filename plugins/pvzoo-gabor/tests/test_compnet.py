@@ -1,8 +1,7 @@
-"""The backbone and its model, seen through pvzoo's public API."""
+"""What the backbone and its model promise beyond pvzoo's contracts, which ``pvzoo.testing`` checks."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from pvzoo_gabor import CompNetParams, compnet_parameters
-from pvzoo_gabor.compnet import CompNet
 
 import pvzoo
+from pvzoo.testing import check_backbone, parametrize_checks
 
 Make = Callable[..., pvzoo.Model]
 README = Path(__file__).parents[1] / "README.md"
@@ -30,9 +28,30 @@ def features(model: pvzoo.Model, size: int = 64) -> torch.Tensor:
     return found
 
 
-def test_backbone_and_model_are_listed() -> None:
-    assert "gabor/compnet" in pvzoo.list_components("backbone")
-    assert "gabor/compnet_palm" in pvzoo.list_models("gabor/*", kind="unimodal")
+@parametrize_checks("gabor")
+def test_plugin(check: Callable[[], None]) -> None:
+    check()
+
+
+@parametrize_checks("gabor/compnet")
+def test_compnet(check: Callable[[], None]) -> None:
+    check()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"kernel_sizes": [9]},
+        {"kernel_sizes": [3, 21, 3], "channels": 5, "hidden": 7, "cycles": 1.0},
+        {"stride": 1, "kernel_sizes": [33, 5]},
+        {"stride": 4, "orientations": 2},
+        {"dim": None},
+        {"dim": 3},
+    ],
+    ids=str,
+)
+def test_compnet_with_other_params(params: dict[str, Any]) -> None:
+    check_backbone("gabor/compnet", params=params, image_sizes=[(53, 53), (57, 75), (64, 60)])
 
 
 def test_model_is_the_published_one() -> None:
@@ -43,31 +62,6 @@ def test_model_is_the_published_one() -> None:
     logits, embedding, _ = model(torch.randn(2, 1, 128, 128), labels=torch.tensor([0, 9]))
     assert logits is not None and logits.shape == (2, 10)
     assert embedding.shape == (2, 512)
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        {},
-        {"kernel_sizes": [35, 17, 7]},
-        {"kernel_sizes": [9]},
-        {"kernel_sizes": [3, 21, 3], "channels": 5, "hidden": 7, "cycles": 1.0},
-        {"stride": 1, "kernel_sizes": [33, 5]},
-        {"stride": 4, "orientations": 2},
-        {"dim": None},
-        {"dim": 3},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("size", [[50, 50], [53, 53], [57, 75]], ids=str)
-@pytest.mark.parametrize("in_chans", [1, 3])
-def test_declared_shape_is_the_real_one(make: Make, params: dict[str, Any], size: list[int], in_chans: int) -> None:
-    model = make(size=size, in_chans=in_chans, **params)
-    declared = model.spec.geometry.backbones["local"]["palm"]
-    image = torch.randn(2, in_chans, *size)
-    assert backbone(model)(image).shape == (2, declared.vector)
-    assert declared.map is not None and declared.map.grid is not None
-    assert backbone(model)(image, pool=False).shape == (2, declared.map.dim, *declared.map.grid)
 
 
 @pytest.mark.parametrize(("stride", "smallest"), [(1, 22), (3, 32), (4, 37)])
@@ -158,25 +152,6 @@ def test_the_fused_spec_of_the_readme(tmp_path: Path, modality: str | None) -> N
         assert not weights[f"w_{modality}"].any()
 
 
-@pytest.mark.parametrize("in_chans", [1, 3])
-def test_saved_model_is_bit_equal_in_a_fresh_process(
-    make: Make, run: Callable[..., None], tmp_path: Path, in_chans: int
-) -> None:
-    model = make(in_chans=in_chans, size=[64, 75])
-    image = torch.randn(2, in_chans, 64, 75)
-    folder = model.save(tmp_path / "saved")
-    torch.save((image, model.embed(image)), tmp_path / "expected.pt")
-    script = """
-import sys, pvzoo, torch
-torch.set_num_threads(int(sys.argv[3]))
-image, expected = torch.load(sys.argv[2])
-assert torch.equal(pvzoo.create(f"local-dir:{sys.argv[1]}").embed(image), expected)
-"""
-    run(script, str(folder), str(tmp_path / "expected.pt"), str(torch.get_num_threads()))
-    config = json.loads((folder / "config.json").read_text())
-    assert config["requires"] == {"gabor": {"distribution": "pvzoo-gabor", "version": "0.1.0"}}
-
-
 def test_a_map_fits_images_of_another_size_and_a_projected_vector_does_not(make: Make, tmp_path: Path) -> None:
     saved = make(features="map", dim=None).save(tmp_path / "map")
     model = pvzoo.create(f"local-dir:{saved}", image_size=96)
@@ -184,24 +159,6 @@ def test_a_map_fits_images_of_another_size_and_a_projected_vector_does_not(make:
     saved = make(features="vector").save(tmp_path / "vector")
     with pytest.raises(pvzoo.PvzooError, match=r"project\.0\.weight is \(16, \d+\) in the file"):
         pvzoo.create(f"local-dir:{saved}", image_size=96)
-
-
-def test_listing_and_checking_import_no_torch(run: Callable[..., None]) -> None:
-    run("""
-import sys, pvzoo
-assert "gabor/compnet" in pvzoo.list_components("backbone")
-assert pvzoo.spec("gabor/compnet_palm").geometry.embedding == 512
-assert "pvzoo_gabor" in sys.modules
-assert "torch" not in sys.modules
-""")
-
-
-@pytest.mark.parametrize("dim", [512, None])
-@pytest.mark.parametrize("size", [(64, 64), (100, 80)])
-def test_the_declared_number_of_parameters_is_the_real_one(dim: int | None, size: tuple[int, int]) -> None:
-    params = CompNetParams(kernel_sizes=(17, 7), dim=dim)
-    real = sum(p.numel() for p in CompNet(params, in_chans=1, image_size=size).parameters())
-    assert compnet_parameters(params, 1, size) == real
 
 
 def test_an_image_whose_projection_would_fill_the_memory_is_refused() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import DataError, did_you_mean
 from .. import PairCsvParams, TxtListParams
-from ..table import MODALITIES, Record, Table
+from ..table import MAX_DIGITS, MODALITIES, Record, Table
 from .base import Adapter, subfolders
 
 
@@ -94,7 +94,7 @@ class PairCsv(Adapter[PairCsvParams]):
         # Without a number, each row is a sample of its own.
         for column, default in (("session", 0), ("sample", line - 1)):
             text = cells.get(column) or str(default)
-            if not text.isdecimal():
+            if not text.isdecimal() or len(text) > MAX_DIGITS:
                 raise DataError(f"{path}:{line}: {column} must be a whole number, not {text!r}")
             numbers[column] = int(text)
         pairing = self.params.pairing if len(modalities) > 1 else ""
