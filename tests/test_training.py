@@ -20,6 +20,7 @@ import pvzoo
 from pvzoo import DataError, WeightsError
 from pvzoo.data.protocols import open_protocol
 from pvzoo.training.module import TrainingError
+from pvzoo.training.recipe import list_recipes, load_recipe
 from pvzoo.training.run import Machine, RunError, branch_specs, train
 from pvzoo.training.sources import open_images
 
@@ -74,12 +75,21 @@ def states(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 KILLED = """
 import json, sys
+from pvzoo.training.recipe import list_recipes, load_recipe
 from pvzoo.training.run import Machine, train
 train("stage1", sys.argv[1], overrides=json.loads(sys.argv[2]), machine=Machine(accelerator="cpu", progress=False))
 """
 
 
-@pytest.mark.parametrize("more", [{}, {"ema": 0.9}, {"batch.accumulate": 2, "optimiser.name": "sgd"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        pytest.param({"ema": 0.9}, marks=pytest.mark.slow),
+        pytest.param({"batch.accumulate": 2, "optimiser.name": "sgd"}, marks=pytest.mark.slow),
+    ],
+    ids=["plain", "ema", "sgd"],
+)
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, more: dict[str, Any]) -> None:
     recipe = {**ONE, "epochs": 4, "batch.workers": 0, **more}
     whole = train("stage1", tmp_path / "whole", overrides=recipe, machine=CPU)
@@ -184,8 +194,30 @@ def test_stage_1_trains_every_branch_under_the_name_it_has_in_the_whole_model() 
 def test_the_test_split_is_out_of_reach(tmp_path: Path) -> None:
     from pvzoo.data.module import PairDataModule
 
-    images = open_images(pvzoo.training.recipe.load_recipe("stage1", SMALL).data)
+    images = open_images(load_recipe("stage1", SMALL).data)
     split = open_protocol("open_subject").split(images.table)
     module = PairDataModule(split, pvzoo.spec("stage2_spatial_nano"), reader=images.reader)
     with pytest.raises(DataError, match="the test split cannot be read while training"):
         module.test_dataloader()
+
+
+def test_the_command_trains_and_says_what_to_do_next(tmp_path: Path, call: Any) -> None:
+    settings = [f"--set={path}={value}" for path, value in (("epochs", 1), ("batch.size", 16), ("precision", "fp32"))]
+    settings.append("--set=overrides={preprocessing.size: 32}")
+    command = ["train", "stage1", "--model", "stage1_convnext_palm_nano", "--data", "synthpalm-mini", *settings]
+    seen = call(*command, "-o", tmp_path / "dry", "--dry-run")
+    assert seen.code == 0, seen.err
+    assert "trained at 0.001: branches, alignments, fusions, neck, head" in seen.out
+    assert "56 samples of 14 identities" in seen.out
+    assert (tmp_path / "dry/palm_local.png").is_file() and not (tmp_path / "dry/recipe.yaml").exists()
+    done = call(*command, "-o", tmp_path / "run", "--accelerator", "cpu")
+    model = tmp_path / "run/palm_local/model"
+    assert done.code == 0, done.err
+    assert f"model: {model}" in done.out
+    assert f"pvzoo compare --model {model}" in done.err
+    again = call(*command, "-o", tmp_path / "run")
+    assert again.code == 2 and "--resume goes on with it, or choose another folder" in again.err
+
+
+def test_the_command_lists_recipes(call: Any) -> None:
+    assert [line.split("\t")[0] for line in call("recipes").out.splitlines()] == list_recipes()

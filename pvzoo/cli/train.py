@@ -76,8 +76,14 @@ def train(
         table(("training", "what", ""), (row for found in preview(resolved, out, machine) for row in _rows(found)))
         return
     made = run(resolved, out, resume=resume, machine=machine)
-    console.print(f"model: {made}", highlight=False, markup=False, soft_wrap=True)
-    note(f"next: pvzoo compare --model {made} IMAGES..., or pvzoo.create('local-dir:{made}')")
+    models = [made] if (made / "config.json").is_file() else sorted(made.glob("*/model"))
+    for path in models:
+        console.print(f"model: {path}", highlight=False, markup=False, soft_wrap=True)
+    if len(models) == 1:
+        note(f"next: pvzoo compare --model {made} IMAGES..., or pvzoo.create('local-dir:{made}')")
+    else:
+        branches = " ".join(f"--init {path}" for path in models)
+        note(f"next: pvzoo train stage2_plan_a --model {resolved.model} {branches} -o FOLDER")
 
 
 def _rows(found: Preview) -> Iterator[tuple[str, str, str]]:

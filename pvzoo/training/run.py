@@ -87,7 +87,8 @@ def train(
         machine: Where to run; this process by default.
 
     Returns:
-        The folder of the model that was chosen by the dev identities, as ``model.save`` writes it.
+        The folder of the model that was chosen by the dev identities, as ``model.save`` writes it; after stage 1 of
+        several branches, the run's folder, which holds ``<modality>_<branch>/model``.
 
     Raises:
         SpecError: The recipe or the model's spec is wrong.
@@ -305,14 +306,14 @@ def _started(spec: ModelSpec, init: Sequence[Path]) -> Model:
 
 
 def _data(recipe: Recipe, model: Model, split: Split, images: Images, out: Path) -> LightningDataModule:
-    augment = Augmentation.of(recipe.augmentation)
+    size, samples = recipe.batch.size, recipe.batch.samples
     data = PairDataModule(
         split,
         model.spec,
         reader=images.reader,
-        batch_size=recipe.batch.size,
-        per_identity=recipe.batch.samples,
-        augment=augment,
+        batch_size=size,
+        balanced=(size // samples, samples) if samples else None,
+        augment=Augmentation.of(recipe.augmentation),
         seed=recipe.seed,
         workers=recipe.batch.workers,
     )
@@ -320,10 +321,9 @@ def _data(recipe: Recipe, model: Model, split: Split, images: Images, out: Path)
         return data
     pixels = {"files": images.digest, "augmentation": recipe.augmentation.model_dump(mode="json")}
     folder = out / "features"
-    train = cache_features(
-        model, data.dataset(split.train, augment), folder, views=recipe.cache_features, pixels=pixels
-    )
-    dev = cache_features(model, data.dataset(split.dev.samples), folder, views=1, pixels=pixels)
+    assert data.train_set is not None
+    train = cache_features(model, data.train_set, folder, views=recipe.cache_features, pixels=pixels)
+    dev = cache_features(model, data.dev_set, folder, views=1, pixels=pixels)
     return FeatureDataModule(train, dev, recipe)
 
 
