@@ -19,6 +19,10 @@ from pvzoo.cli import main
 from pvzoo.data.table import Table
 from pvzoo.plugins import Host, Plugin, discover
 
+# Torch is not imported yet. Several workers with several threads each would only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 HEADER = "import pvzoo\nfrom pvzoo import hookimpl\n\n"
 
 

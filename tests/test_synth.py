@@ -234,7 +234,7 @@ def test_a_folder_of_another_data_set_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_draws_a_release(run_pvzoo: Callable[..., Any], tmp_path: Path) -> None:
     done = run_pvzoo("synth", "--release", "synthpalm-mini", "--out", "palms", "--workers", "2")
-    assert (done.returncode, done.stdout) == (0, "32 pairs of 8 hands in palms\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "80 pairs of 20 hands in palms\n"), done.stderr
     assert len(list((tmp_path / "palms" / "vein").iterdir())) == 32
     wrong = run_pvzoo("synth", "--release", "synthpalm-v2", "--out", "palms")
     assert wrong.returncode == 2
