@@ -66,13 +66,30 @@ def difficulty(subjects: int) -> None:
         print(f"| {k} | " + " | ".join(f"{100 * eer(*split_scores(s, labels)):.1f}" for s in found) + " |", flush=True)
 
 
+def contact_sheet(file: Path, hands: int = 4) -> None:
+    """Draws docs/synthpalm.png: a hand a row; two sessions of palm and vein, and the masks of the first."""
+    generator, rows = Generator(release("synthpalm-v1")), []
+    for subject in range(1, hands + 1):
+        first, second = (generator.sample(subject, "right", session, 1) for session in (1, 2))
+        layers = (first.palm, first.vein, second.palm, second.vein, first.crease_mask, first.vein_mask)
+        small = [cv2.resize(layer, (160, 160), interpolation=cv2.INTER_AREA) for layer in layers]
+        rows.append(cv2.hconcat([cv2.copyMakeBorder(s, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=255) for s in small]))
+    cv2.imwrite(str(file), cv2.vconcat(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--hands", type=int, default=24, help="hands drawn a round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the fastest counts")
     parser.add_argument("--subjects", type=int, default=30, help="subjects of the difficulty table; 0 for none")
+    parser.add_argument(
+        "--sheet", type=Path, help="draw the contact sheet of the docs into this file, and nothing else"
+    )
     args = parser.parse_args()
+    if args.sheet:
+        contact_sheet(args.sheet)
+        return
     speed(args.workers, args.hands, args.rounds)
     if args.subjects:
         difficulty(args.subjects)
