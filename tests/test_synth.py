@@ -144,8 +144,8 @@ def test_a_config_that_cannot_be_is_refused(change: dict[str, Any], message: str
 
 def test_a_sample_that_is_not_in_the_data_set_is_refused() -> None:
     generator = Generator(MINI)
-    with pytest.raises(SynthError, match=r"^subject is 5; this data set has subjects 1 to 4$"):
-        generator.sample(5, "left", 1, 1)
+    with pytest.raises(SynthError, match=r"^subject is 11; this data set has subjects 1 to 10$"):
+        generator.sample(11, "left", 1, 1)
     with pytest.raises(SynthError, match=r"^session is 0; this data set has sessions 1 to 2$"):
         generator.sample(1, "left", 0, 1)
     with pytest.raises(SynthError, match=r"^hand is 'both'; it is 'left' or 'right'$"):
@@ -235,7 +235,7 @@ def test_a_folder_of_another_data_set_is_refused(tmp_path: Path) -> None:
 def test_the_command_draws_a_release(run_pvzoo: Callable[..., Any], tmp_path: Path) -> None:
     done = run_pvzoo("synth", "--release", "synthpalm-mini", "--out", "palms", "--workers", "2")
     assert (done.returncode, done.stdout) == (0, "80 pairs of 20 hands in palms\n"), done.stderr
-    assert len(list((tmp_path / "palms" / "vein").iterdir())) == 32
+    assert len(list((tmp_path / "palms" / "vein").iterdir())) == 80
     wrong = run_pvzoo("synth", "--release", "synthpalm-v2", "--out", "palms")
     assert wrong.returncode == 2
     assert "did you mean 'synthpalm-" in wrong.stderr
