@@ -66,7 +66,7 @@ class TrainingModule(LightningModule):
         losses |= auxiliary(weights, embedding, batch.labels, lambda: self._alone(batch))
         loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):
-            parts = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
+            parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
             message = f"epoch {self.current_epoch + 1}, step {self.global_step + 1}: the loss is not finite ({parts})"
             raise TrainingError(
                 f"{message}; lower optimiser.lr or set precision=fp32. The last checkpoint is untouched"
