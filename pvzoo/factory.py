@@ -73,7 +73,8 @@ def create(
             tag = pretrained
         return _from_folder(_pretrained(name, tag), changes, device, dtype, name=name)
     spec = load_spec(_source(name_or_spec), changes)
-    with torch.device("meta") if device is not None and torch.device(device).type == "meta" else nullcontext():
+    place = torch.device("meta") if device is not None and torch.device(device).type == "meta" else nullcontext()
+    with place, weights.no_collection():
         model = Model(spec)
     return model.to(device=device, dtype=dtype).eval()
 

@@ -6,9 +6,11 @@ its metadata) and ``README.md``. Only safetensors is read; there is no pickle pa
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,6 +164,22 @@ def spec_of(header: Header) -> dict[str, Any]:
     return header.about.spec
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Inside, Python does not look for garbage: building and loading make none.
+
+    In a process with torch, a full collection takes as long as loading a model, and would come once or twice in it.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@no_collection()
 def load_model(spec: ModelSpec, header: Header, build: Callable[..., Model], dtype: torch.dtype | None = None) -> Model:
     """Builds a model straight from a file: nothing is initialised that is loaded afterwards.
 
@@ -432,20 +450,22 @@ def unchanged(model: nn.Module, values: Sequence[Tensor]) -> bool:
 
 
 class skip_init(TorchFunctionMode):  # noqa: N801  # used like a function: with skip_init():
-    """Inside, random initialisation of parameters does nothing, for parameters that are loaded afterwards.
+    """Inside, initialisation of parameters does nothing, for parameters that are loaded afterwards.
 
-    It is nearly all of the time that building ConvNeXt takes. Buffers, also those that no file holds, are still
-    computed as always.
+    It is nearly all of the time that building ConvNeXt takes, and what is not written costs no memory yet. Buffers,
+    also those that no file holds, are still computed as always.
     """
 
-    _RANDOM = frozenset({"uniform_", "normal_", "erfinv_", "exponential_", "log_normal_", "cauchy_"})
+    # The steps of initialisers, of timm's too: a truncated normal is drawn, scaled, moved and clamped in place.
+    _STEPS = frozenset(
+        ("uniform_", "normal_", "erfinv_", "exponential_", "log_normal_", "cauchy_", "mul_", "add_", "clamp_")
+    )
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        random = getattr(func, "__module__", None) == "torch.nn.init" or getattr(func, "__name__", "") in self._RANDOM
-        if random:
+        if getattr(func, "__module__", None) == "torch.nn.init" or getattr(func, "__name__", "") in self._STEPS:
             target = args[0] if args else kwargs.get("tensor")
             if isinstance(target, nn.Parameter):
                 return target
