@@ -48,7 +48,11 @@ def weights(model: pvzoo.Model) -> dict[str, torch.Tensor]:
 
 
 def test_two_stages_end_in_a_model_that_can_be_used(tmp_path: Path) -> None:
-    changes = {**steps(model="stage2_spatial_nano", epochs=1), "steps.stage2.cache_features": 1}
+    changes = {
+        **steps(model="stage2_spatial_nano", epochs=1),
+        "steps.stage2.cache_features": 1,
+        "steps.stage2.batch.samples": 4,
+    }
     made = train("two_stage", tmp_path / "run", overrides=changes, machine=CPU)
     assert made == tmp_path / "run/model"
     model = pvzoo.create(f"local-dir:{made}")

@@ -29,7 +29,7 @@ from ..data.augment import Augmentation
 from ..data.loading import Batch
 from ..data.module import PairDataModule
 from ..data.protocols import open_protocol
-from ..data.sampling import InOrder, Shuffled
+from ..data.sampling import Balanced, InOrder, Sampler, Shuffled
 from ..data.split import Split
 from ..errors import PvzooError
 from ..factory import SPEC_SUFFIXES
@@ -322,8 +322,9 @@ def _data(recipe: Recipe, model: Model, split: Split, images: Images, out: Path)
     pixels = {"files": images.digest, "augmentation": recipe.augmentation.model_dump(mode="json")}
     folder = out / "features"
     assert data.train_set is not None
-    train = cache_features(model, data.train_set, folder, views=recipe.cache_features, pixels=pixels)
-    dev = cache_features(model, data.dev_set, folder, views=1, pixels=pixels)
+    workers = recipe.batch.workers
+    train = cache_features(model, data.train_set, folder, views=recipe.cache_features, pixels=pixels, workers=workers)
+    dev = cache_features(model, data.dev_set, folder, views=1, pixels=pixels, workers=workers)
     return FeatureDataModule(train, dev, recipe)
 
 
@@ -341,8 +342,13 @@ class FeatureDataModule(LightningDataModule):
         self._train, self._dev, self._recipe = train, dev, recipe
 
     def train_dataloader(self) -> DataLoader[FeatureBatch]:
-        size = self._recipe.batch.size
-        return self._loader(self._train, Shuffled(len(self._train), size, seed=self._recipe.seed, **self._ranks()))
+        size, samples, seed = self._recipe.batch.size, self._recipe.batch.samples, self._recipe.seed
+        sampler: Sampler
+        if samples is None:
+            sampler = Shuffled(len(self._train), size, seed=seed, **self._ranks())
+        else:
+            sampler = Balanced(self._train.labels, size // samples, samples, seed=seed, **self._ranks())
+        return self._loader(self._train, sampler)
 
     def val_dataloader(self) -> DataLoader[FeatureBatch]:
         return self._loader(self._dev, InOrder(len(self._dev), self._recipe.batch.size, **self._ranks()))
@@ -351,7 +357,7 @@ class FeatureDataModule(LightningDataModule):
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
 
     @staticmethod
-    def _loader(dataset: FeatureDataset, sampler: Any) -> DataLoader[FeatureBatch]:
+    def _loader(dataset: FeatureDataset, sampler: Sampler) -> DataLoader[FeatureBatch]:
         return DataLoader(dataset, sampler.batch_size, sampler=sampler, collate_fn=collate_features)  # type: ignore[arg-type]
 
 
