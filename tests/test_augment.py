@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
-from pvzoo.data.augment import Augmentation, AugmentParams
+from pvzoo.data.augment import Augmentation, AugmentParams, GrowingAugmentation
 
 GEOMETRIC = ("rotation", "shift", "scale", "shear", "bend")
 PHOTOMETRIC = ("brightness", "contrast", "gamma", "blur", "noise", "erase")
@@ -125,6 +125,17 @@ def test_seeds_decide_and_the_stream_of_torch_goes_on() -> None:
     assert torch.equal(torch.rand(3), expected)
     assert all(map(torch.equal, first, twice(augment, image, together=True, seed=7)))
     assert not torch.equal(first[0], twice(augment, image, together=True, seed=8)[0])
+
+
+def test_augmentation_grows_from_nothing_to_its_full_extent() -> None:
+    full = AugmentParams(**STRONG)
+    growing = GrowingAugmentation(full, {0: 0.0, 1: 0.5, 2: 1.0}.__getitem__)
+    image = {"palm": noise(1, 40, 56)}
+    plain, half, whole = (growing(image, together=True, seed=3, epoch=epoch)["palm"] for epoch in range(3))
+    assert torch.equal(plain, image["palm"])
+    assert torch.equal(whole, Augmentation.of(full)(image, together=True, seed=3)["palm"])
+    assert torch.equal(half, Augmentation.of(full.scaled(0.5))(image, together=True, seed=3)["palm"])
+    assert full.scaled(0.5).rotation == 20
 
 
 def test_any_transforms_of_torchvision_will_do() -> None:

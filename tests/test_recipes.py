@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pvzoo import SpecError, UnknownNameError
-from pvzoo.training.recipe import Recipe, list_recipes, load_recipe
+from pvzoo.training.recipe import Growth, Recipe, list_recipes, load_recipe
 
 
 def test_what_ships() -> None:
@@ -39,6 +39,19 @@ def test_steps_can_be_changed_from_outside() -> None:
     }
     assert recipe.steps["stage2"].optimiser.lr == 0.01
     assert recipe.steps["stage2"].optimiser.name == "adam"  # of the recipe that it extends
+
+
+@pytest.mark.parametrize(
+    ("growth", "shares"),
+    [
+        ({}, [1, 1, 1, 1, 1, 1, 1, 1]),
+        ({"end": 0.5}, [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]),
+        ({"begin": 0.25, "end": 0.5}, [0, 0, 0, 0.5, 1, 1, 1, 1]),
+        ({"begin": 0.5, "end": 0.5}, [0, 0, 0, 0, 1, 1, 1, 1]),
+    ],
+)
+def test_growth_goes_from_nothing_to_all(growth: dict[str, float], shares: list[float]) -> None:
+    assert [Growth(**growth).at(epoch, 8) for epoch in range(8)] == shares
 
 
 def test_extends_takes_what_is_not_said_anew(tmp_path: Path) -> None:
@@ -72,6 +85,11 @@ def test_extends_that_goes_round_in_a_circle_is_refused(tmp_path: Path) -> None:
             "cache_features: 2",
             "cache_features: features of branches that are trained change; leave branches out of plan",
         ),
+        (
+            "{extends: stage2_plan_a, schedule: {augmentation: {end: 0.5}}}",
+            "cache_features: cached features are augmented once and for all; leave schedule.augmentation out",
+        ),
+        ("schedule: {margin: {begin: 0.5, end: 0.2}}", "schedule.margin.end: 0.2 lies before begin, 0.5"),
         ("{stage: 1, modality_dropout: 0.1}", "modality_dropout: a branch alone has no other modality to go on with"),
         ("[1]", "mine.yaml:1:1: should be a mapping of fields"),
         ("steps: {one: {epochs: -1}}", "steps.one.epochs: input should be greater than or equal to 1, got -1"),

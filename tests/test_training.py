@@ -26,7 +26,7 @@ from pvzoo.training.sources import open_images
 
 SMALL: dict[str, Any] = {
     "data.source": "synthpalm-mini",
-    "overrides": {"preprocessing.size": 32},
+    "image_size": 32,
     "batch.size": 16,
     "precision": "fp32",
 }
@@ -207,7 +207,7 @@ def test_the_test_split_is_out_of_reach(tmp_path: Path) -> None:
 
 def test_the_command_trains_and_says_what_to_do_next(tmp_path: Path, call: Any) -> None:
     settings = [f"--set={path}={value}" for path, value in (("epochs", 1), ("batch.size", 16), ("precision", "fp32"))]
-    settings.append("--set=overrides={preprocessing.size: 32}")
+    settings.append("--image-size=32")
     command = ["train", "stage1", "--model", "stage1_convnext_palm_nano", "--data", "synthpalm-mini", *settings]
     seen = call(*command, "-o", tmp_path / "dry", "--dry-run")
     assert seen.code == 0, seen.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,6 +31,9 @@ def train(
     ] = None,
     layout: Annotated[
         str | None, typer.Option(help="Layout of the folder; 'pvzoo data layouts' lists them.", show_default=False)
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images; the model's own if left out.", show_default=False)
     ] = None,
     init: Annotated[
         list[str] | None, typer.Option(help="Saved model to start from; several for its branches.", show_default=False)
@@ -59,7 +62,7 @@ def train(
     """
     from ..training.recipe import load_recipe
 
-    given: dict[str, Any] = {"model": model, "data.source": data, "data.layout": layout, "init": init}
+    given = {"model": model, "data.source": data, "data.layout": layout, "image_size": image_size, "init": init}
     resolved = load_recipe(
         recipe if not recipe.endswith((".yaml", ".yml", ".json")) else Path(recipe),
         read_settings(settings or [], "PATH=VALUE, such as optimiser.lr=1e-4"),

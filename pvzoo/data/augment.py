@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -47,13 +48,14 @@ class Augmentation:
         ]
         return cls(Warp(p) if moves else v2.Identity(), v2.Compose(light))
 
-    def __call__(self, images: Mapping[str, Tensor], *, together: bool, seed: int) -> dict[str, Tensor]:
+    def __call__(self, images: Mapping[str, Tensor], *, together: bool, seed: int, epoch: int = 0) -> dict[str, Tensor]:
         """Augments the images of a sample.
 
         Args:
             images: By modality, (C, H, W) in [0, 1].
             together: Whether one geometric transform is for all.
             seed: Of all that is drawn. Equal seeds give equal bits on one thread, which a dataset uses.
+            epoch: For augmentation that changes while a model trains; see :class:`GrowingAugmentation`.
         """
         given: Any = {modality: tv_tensors.Image(image) for modality, image in images.items()}
         with _stream(seed):
@@ -64,6 +66,34 @@ class Augmentation:
             changed = {modality: self.photometric(image).as_subclass(Tensor) for modality, image in moved.items()}
             # The weights of a blur may sum to a little more than 1.
             return {modality: image.clamp(0, 1) for modality, image in changed.items()}
+
+
+@dataclass(frozen=True)
+class GrowingAugmentation:
+    """Augmentation of which more is seen from epoch to epoch.
+
+    From few images, a network learns nothing while every one of them looks different each time; see them as they are
+    first, and it does.
+
+    Attributes:
+        params: Its full extent.
+        share: Of it, by epoch.
+    """
+
+    params: AugmentParams
+    share: Callable[[int], float]
+
+    def __call__(self, images: Mapping[str, Tensor], *, together: bool, seed: int, epoch: int = 0) -> dict[str, Tensor]:
+        """As :meth:`Augmentation.__call__`."""
+        share = self.share(epoch)
+        if not share:
+            return dict(images)
+        return _scaled(self.params, share)(images, together=together, seed=seed)
+
+
+@lru_cache(maxsize=4)
+def _scaled(params: AugmentParams, share: float) -> Augmentation:
+    return Augmentation.of(params.scaled(share))
 
 
 class Warp(v2.Transform):  # type: ignore[misc]

@@ -20,7 +20,7 @@ from .sampling import Draw
 from .table import Pair, natural
 
 if TYPE_CHECKING:
-    from .augment import Augmentation  # brings torchvision, which takes a worker seconds to import
+    from .augment import Augmentation, GrowingAugmentation  # brings torchvision, which takes a worker seconds to import
 
 
 class SampleError(ImageError):
@@ -105,7 +105,7 @@ class PairDataset(Dataset["Item | Skipped"]):
         *,
         modalities: Sequence[str] | None = None,
         classes: Sequence[str] = (),
-        augment: Augmentation | None = None,
+        augment: Augmentation | GrowingAugmentation | None = None,
         seed: int = 0,
         on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
@@ -152,7 +152,7 @@ class PairDataset(Dataset["Item | Skipped"]):
                 raise SampleError(reason) from error
             if self.augment is not None:
                 together = all(record.pairing == "simultaneous" for record in pair.records)
-                images = self.augment(images, together=together, seed=self._seed(draw))
+                images = self.augment(images, together=together, seed=self._seed(draw), epoch=draw.epoch)
             ready = {modality: normalize(image, self.preprocessing) for modality, image in images.items()}
         return Item({m: ready.get(m) for m in self.modalities}, self.labels[draw.position], draw.position)
 

@@ -29,6 +29,10 @@ class AugmentParams(Params):
     noise: float = Field(0.02, ge=0, lt=1, description="standard deviation, of pixels in [0, 1], in half of the images")
     erase: float = Field(0.05, ge=0, lt=1, description="largest share of a grey box, in a quarter of the images")
 
+    def scaled(self, share: float) -> AugmentParams:
+        """All of it by a share of its extent."""
+        return self.model_copy(update={name: share * value for name, value in self})
+
 
 def checked(owner: str, model: type[P], values: Mapping[str, Any] | None) -> P:
     """Checks parameters.

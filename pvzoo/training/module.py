@@ -55,8 +55,7 @@ class TrainingModule(LightningModule):
         self.plan.apply(self.model, self.current_epoch)
         grow = getattr(self.model.head, "set_margin_factor", None)
         if grow is not None:
-            over = self.recipe.schedule.margin_warmup * self.recipe.epochs
-            grow(min(1.0, self.current_epoch / over) if over else 1.0)
+            grow(self.recipe.schedule.margin.at(self.current_epoch, self.recipe.epochs))
 
     def training_step(self, batch: Batch | FeatureBatch, index: int) -> Tensor:
         logits, embedding = self._run(batch, self._present(batch), batch.labels)

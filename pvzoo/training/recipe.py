@@ -54,12 +54,31 @@ class Optimiser(Section):
     clip_norm: float | None = Field(5.0, gt=0, description="largest gradient norm; null: none")
 
 
+class Growth(Section):
+    """Something that is off at first and grows evenly to its full extent."""
+
+    begin: float = Field(0.0, ge=0, le=1, description="share of the epochs before it begins to grow")
+    end: float = Field(0.0, ge=0, le=1, description="share of the epochs after which it has its full extent")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Growth:
+        if self.end < self.begin:
+            raise failure("Growth", [(("end",), f"{self.end:g} lies before begin, {self.begin:g}")])
+        return self
+
+    def at(self, epoch: int, epochs: int) -> float:
+        """Its share of the full extent in an epoch, counted from 0."""
+        done, over = epoch - self.begin * epochs, (self.end - self.begin) * epochs
+        return float(done >= 0) if over <= 0 else min(1.0, max(0.0, done / over))
+
+
 class Schedule(Section):
-    """Linear warm-up, then a cosine down to a share of the peak."""
+    """Learning rate: linear warm-up, then a cosine down to a share of the peak. And what is not there from the start."""
 
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps")
     final: float = Field(0.01, ge=0, le=1, description="learning rate at the end, as a share of the peak")
-    margin_warmup: float = Field(0.3, ge=0, le=1, description="share of the epochs over which the head's margin grows")
+    margin: Growth = Field(Growth(end=0.3), description="of the head's margin")
+    augmentation: Growth = Field(Growth(), description="of how far images are moved and changed")
 
 
 class Batch(Section):
@@ -94,6 +113,7 @@ class Recipe(Section):
     stage: Literal[1, 2] = Field(2, description="1: each branch of the model alone; 2: the whole model")
     model: str = Field("stage2_spatial", description="a name of the zoo, or a spec file")
     overrides: dict[str, Any] = Field({}, description="fields of the model's spec by dotted path")
+    image_size: int | None = Field(None, ge=8, description="side of the images; the spec's if left out")
     init: tuple[str, ...] = Field((), description="saved models to start from: one whole, or its branches")
     data: Data = Data()
     plan: tuple[Group, ...] = Field((Group(parts=("branches", "alignments", "fusions", "neck", "head")),), min_length=1)
@@ -122,6 +142,9 @@ class Recipe(Section):
             faults.append(
                 (("cache_features",), "features of branches that are trained change; leave branches out of plan")
             )
+        if self.cache_features and self.schedule.augmentation.end:
+            message = "cached features are augmented once and for all; leave schedule.augmentation out"
+            faults.append((("cache_features",), message))
         if self.batch.samples and self.batch.size % self.batch.samples:
             message = f"{self.batch.samples} samples of each identity do not divide a batch of {self.batch.size}"
             faults.append((("batch", "samples"), message))

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from torch.utils.data import DataLoader
 
 from .. import __version__, catalog, weights
-from ..data.augment import Augmentation
+from ..data.augment import Augmentation, GrowingAugmentation
 from ..data.loading import Batch
 from ..data.module import PairDataModule
 from ..data.protocols import open_protocol
@@ -203,6 +204,8 @@ def _picture(batch: Batch, file: Path) -> None:
 
 def _spec(recipe: Recipe, classes: int) -> ModelSpec:
     overrides = {**recipe.overrides, "num_classes": classes}
+    if recipe.image_size is not None:
+        overrides["preprocessing.size"] = recipe.image_size
     if recipe.model.endswith(SPEC_SUFFIXES):
         return load_spec(Path(recipe.model), overrides)
     return load_spec(catalog.source(recipe.model), overrides)
@@ -214,7 +217,7 @@ def branch_specs(spec: ModelSpec) -> dict[str, ModelSpec]:
     The tensors of such a model have the names that they have in the whole one. A branch that the modalities share is
     trained on all of them at once, as a sum.
     """
-    plain = spec.model_dump(mode="json", include={"preprocessing", "head", "num_classes"})
+    plain = spec.model_dump(mode="json", include={"preprocessing", "embedding", "head", "num_classes"})
     found = {}
     owners = [spec.modalities] if spec.share_branches else [(modality,) for modality in spec.modalities]
     for modalities in owners:
@@ -313,7 +316,7 @@ def _data(recipe: Recipe, model: Model, split: Split, images: Images, out: Path)
         reader=images.reader,
         batch_size=size,
         balanced=(size // samples, samples) if samples else None,
-        augment=Augmentation.of(recipe.augmentation),
+        augment=_augmentation(recipe),
         seed=recipe.seed,
         workers=recipe.batch.workers,
     )
@@ -326,6 +329,12 @@ def _data(recipe: Recipe, model: Model, split: Split, images: Images, out: Path)
     train = cache_features(model, data.train_set, folder, views=recipe.cache_features, pixels=pixels, workers=workers)
     dev = cache_features(model, data.dev_set, folder, views=1, pixels=pixels, workers=workers)
     return FeatureDataModule(train, dev, recipe)
+
+
+def _augmentation(recipe: Recipe) -> Augmentation | GrowingAugmentation:
+    if not recipe.schedule.augmentation.end:
+        return Augmentation.of(recipe.augmentation)
+    return GrowingAugmentation(recipe.augmentation, partial(recipe.schedule.augmentation.at, epochs=recipe.epochs))
 
 
 class FeatureDataModule(LightningDataModule):
