@@ -162,6 +162,17 @@ def test_what_cannot_be_trained_is_an_error(tmp_path: Path, changes: dict[str, A
     assert not (tmp_path / "run/palm_local/model").exists()
 
 
+def test_mixed_precision_clips_gradients_too(tmp_path: Path) -> None:
+    how = {"name": "sgd", "clip_norm": 1e-4, "lr": 1.0, "weight_decay": 0.0, "momentum": 0.0}
+    recipe = {**ONE, "precision": "bf16", "epochs": 1, "optimiser": how, "schedule": {"warmup": 0.0, "final": 1.0}}
+    made = train("stage1", tmp_path / "run", overrides=recipe, machine=CPU)
+    model = pvzoo.create(f"local-dir:{made}")
+    torch.manual_seed(0)  # as the recipe
+    start = pvzoo.Model(model.spec).state_dict()
+    moved = torch.cat([(value - start[name]).flatten() for name, value in model.named_parameters()]).detach().norm()
+    assert 1e-4 < float(moved) < 3.1e-4  # three steps of the largest norm, in no opposite directions
+
+
 def test_stage_1_of_another_architecture_is_refused(tmp_path: Path) -> None:
     made = train("stage1", tmp_path / "one", overrides={**ONE, "epochs": 1}, machine=CPU)
     changes = {**SMALL, "model": "stage2_spatial_nano", "epochs": 1, "init": [str(made)]}

@@ -99,14 +99,27 @@ class TrainingModule(LightningModule):
                 if chosen:
                     decay = how.weight_decay if decayed else 0.0
                     groups.append({"params": chosen, "lr": group.lr or how.lr, "weight_decay": decay})
+        # A fused step undoes the scaling of float16 gradients in itself, which is too late to clip them.
+        fused = not (how.clip_norm and self.trainer.precision == "16-mixed")
         optimiser: torch.optim.Optimizer
         if how.name == "sgd":
-            optimiser = torch.optim.SGD(groups, momentum=how.momentum, nesterov=how.momentum > 0, fused=True)
+            optimiser = torch.optim.SGD(groups, momentum=how.momentum, nesterov=how.momentum > 0, fused=fused)
         else:
             kind = torch.optim.AdamW if how.name == "adamw" else torch.optim.Adam
-            optimiser = kind(groups, fused=True)
+            optimiser = kind(groups, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the norm of all gradients; Lightning's own refuses every fused step, also where nothing is scaled."""
+        if gradient_clip_val is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def _rate(self, step: int) -> float:
         """Learning rate as a share of its peak: linear warm-up, then half a cosine."""

@@ -73,7 +73,7 @@ class Growth(Section):
 
 
 class Schedule(Section):
-    """Learning rate: linear warm-up, then a cosine down to a share of the peak. And what is not there from the start."""
+    """Learning rate: linear warm-up, then a cosine down to a share of the peak. And what is not there at first."""
 
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps")
     final: float = Field(0.01, ge=0, le=1, description="learning rate at the end, as a share of the peak")
