@@ -234,15 +234,21 @@ class Model(nn.Module):
         """
         return self._run_branches(self._inputs(images, by_name))
 
-    def _run_branches(self, inputs: Mapping[str, Tensor | None]) -> dict[str, dict[str, Tensor | None]]:
-        features: dict[str, dict[str, Tensor | None]] = {}
-        for name, branch in self.spec.branches.items():
-            pool = branch.features == "vector"
-            features[name] = {
-                modality: None if image is None else self.branches[self._owner[modality]][name](image, pool=pool)  # type: ignore[index]
-                for modality, image in inputs.items()
-            }
+    def branch(self, name: str, modality: str) -> nn.Module:
+        """The backbone of a branch; modalities that share their branches have the same."""
+        found: nn.Module = self.branches[self._owner[modality]][name]  # type: ignore[index]
+        return found
+
+    def run_branch(self, name: str, modality: str, image: Tensor) -> Tensor:
+        """One backbone alone: (N, C, H, W) to its vector (N, D) or map (N, D, h, w), as the spec says."""
+        features: Tensor = self.branch(name, modality)(image, pool=self.spec.branches[name].features == "vector")
         return features
+
+    def _run_branches(self, inputs: Mapping[str, Tensor | None]) -> dict[str, dict[str, Tensor | None]]:
+        return {
+            name: {m: None if image is None else self.run_branch(name, m, image) for m, image in inputs.items()}
+            for name in self.spec.branches
+        }
 
     def fuse(self, features: BranchFeatures, labels: Tensor | None = None) -> Output:
         """Runs everything behind the backbones on what :meth:`features` gave.

@@ -127,6 +127,15 @@ def test_seeds_decide_and_the_stream_of_torch_goes_on() -> None:
     assert not torch.equal(first[0], twice(augment, image, together=True, seed=8)[0])
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_an_image_does_not_depend_on_which_others_there_are(together: bool) -> None:
+    augment = Augmentation.of(AugmentParams(**STRONG))
+    both = {"palm": noise(1, 40, 56), "vein": noise(1, 40, 56)}
+    made = augment(both, together=together, seed=5)
+    for modality, image in both.items():
+        assert torch.equal(augment({modality: image}, together=together, seed=5)[modality], made[modality])
+
+
 def test_augmentation_grows_from_nothing_to_its_full_extent() -> None:
     full = AugmentParams(**STRONG)
     growing = GrowingAugmentation(full, {0: 0.0, 1: 0.5, 2: 1.0}.__getitem__)

@@ -18,7 +18,7 @@ PACKAGE = Path(pvzoo.__file__).parent
 # neighbours or from above.
 LAYERS = [
     ["errors", "shapes"],
-    ["extras", "imagefile", "threshold"],
+    ["extras", "imagefile", "progress", "threshold"],
     ["registry"],
     ["hookspecs"],
     ["plugins"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,15 +58,16 @@ class Augmentation:
             seed: Of all that is drawn. Equal seeds give equal bits on one thread, which a dataset uses.
             epoch: For augmentation that changes while a model trains; see :class:`GrowingAugmentation`.
         """
-        given: Any = {modality: tv_tensors.Image(image) for modality, image in images.items()}
-        with _stream(seed):
-            if together:
-                moved = self.geometric(given)
-            else:
-                moved = {modality: self.geometric(image) for modality, image in given.items()}
-            changed = {modality: self.photometric(image).as_subclass(Tensor) for modality, image in moved.items()}
-            # The weights of a blur may sum to a little more than 1.
-            return {modality: image.clamp(0, 1) for modality, image in changed.items()}
+        moved: Any = {modality: tv_tensors.Image(image) for modality, image in images.items()}
+        if together:
+            with _stream(seed):
+                moved = self.geometric(moved)
+        changed = {}
+        for modality, image in moved.items():
+            with _stream(_derived(seed, modality)):  # so that an image does not depend on which others there are
+                lit = self.photometric(image if together else self.geometric(image))
+            changed[modality] = lit.as_subclass(Tensor).clamp(0, 1)  # the weights of a blur may sum to more than 1
+        return changed
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,10 @@ class Gamma(v2.Transform):  # type: ignore[misc]
 
 def _either_way(count: int) -> Tensor:
     return 2 * torch.rand(count) - 1
+
+
+def _derived(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "little")
 
 
 @contextmanager

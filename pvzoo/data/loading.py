@@ -151,8 +151,7 @@ class PairDataset(Dataset["Item | Skipped"]):
                     return Skipped(draw.position, reason)
                 raise SampleError(reason) from error
             if self.augment is not None:
-                together = all(record.pairing == "simultaneous" for record in pair.records)
-                images = self.augment(images, together=together, seed=self._seed(draw), epoch=draw.epoch)
+                images = self.augment(images, together=pair.simultaneous, seed=self._seed(draw), epoch=draw.epoch)
             ready = {modality: normalize(image, self.preprocessing) for modality, image in images.items()}
         return Item({m: ready.get(m) for m in self.modalities}, self.labels[draw.position], draw.position)
 

@@ -100,6 +100,11 @@ class Pair:
         return [record for record in self.images.values() if record is not None]
 
     @property
+    def simultaneous(self) -> bool:
+        """Whether its images were taken at once, so that one pose is in all of them."""
+        return all(record.pairing == "simultaneous" for record in self.records)
+
+    @property
     def missing(self) -> list[str]:
         """Modalities without an image."""
         return [modality for modality, record in self.images.items() if record is None]

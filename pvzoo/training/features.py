@@ -1,40 +1,36 @@
 """Features of frozen branches, computed once: from the second epoch on, stage 2 costs next to nothing.
 
-They lie in memory-mapped files, in a folder named by a digest of all that they depend on, so a stale cache cannot be
-found: the branches' weights and spec, the samples and their pixels, the augmentation, its seed and the number of views.
+They lie in memory-mapped files, one for each branch and modality, in folders that are named by a digest of all that
+they depend on: the weights, the backbone, the samples and their pixels, the augmentation, its seed and the number of
+views. So a stale cache cannot be found, and trainings with the same branches share what they have in common.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from .. import __version__
-from ..data.loading import Batch, PairDataset, collate
+from ..data.loading import PairDataset, collate
 from ..data.sampling import Draw
 from ..errors import DataError
 from ..model import Model
+from ..progress import Advance, Track, silent
 
-DONE = "features.json"
-
-
-class FeatureItem(NamedTuple):
-    """The features of a sample by branch and modality, without the batch axis."""
-
-    features: dict[str, dict[str, Tensor]]
-    present: dict[str, bool]
-    label: int
-    position: int
+FILE = "features.npy"
+Key = tuple[str, str]  # branch, modality
 
 
 class FeatureBatch(NamedTuple):
@@ -53,41 +49,44 @@ class FeatureBatch(NamedTuple):
     positions: Tensor
 
 
-class FeatureDataset(Dataset[FeatureItem]):
+class FeatureDataset(Dataset[FeatureBatch]):
     """Cached features of a dataset: epoch e gives view e modulo the number of views.
 
+    A whole batch is read at once; give :func:`torch.utils.data.DataLoader` the function :func:`whole` to collate with.
+
     Args:
-        folder: That :func:`cache_features` filled.
-        labels: Of each sample.
+        files: By branch and modality, arrays (views, samples, ...) as :func:`cache_features` wrote them.
+        dataset: Whose features they are.
     """
 
-    def __init__(self, folder: Path, labels: Sequence[int]) -> None:
-        about = json.loads((folder / DONE).read_text())
-        self.views: int = about["views"]
-        self.labels = labels
-        self._maps = {
-            branch: {m: np.load(folder / file, mmap_mode="r") for m, file in files.items()}
-            for branch, files in about["files"].items()
+    def __init__(self, files: Mapping[Key, Path], dataset: PairDataset) -> None:
+        self._maps = {key: np.load(file, mmap_mode="r") for key, file in files.items()}
+        self.views = len(next(iter(self._maps.values())))
+        self.labels = dataset.labels
+        self._labels = torch.tensor(dataset.labels)
+        self._present = {
+            modality: torch.tensor([pair.images[modality] is not None for pair in dataset.pairs])
+            for modality in dataset.modalities
         }
-        self._present = np.load(folder / "present.npy", mmap_mode="r")
-        self._modalities: list[str] = about["modalities"]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, draw: int | Draw) -> FeatureItem:
-        draw = draw if isinstance(draw, Draw) else Draw(int(draw))
-        place = (draw.epoch % self.views, draw.position)
-        features = {
-            branch: {m: torch.from_numpy(stored[place].astype(np.float32)) for m, stored in maps.items()}
-            for branch, maps in self._maps.items()
-        }
-        present = dict(zip(self._modalities, map(bool, self._present[draw.position]), strict=True))
-        return FeatureItem(features, present, self.labels[draw.position], draw.position)
+    def __getitems__(self, draws: Sequence[Draw]) -> FeatureBatch:
+        """The samples of a batch, all of one epoch."""
+        view = draws[0].epoch % self.views
+        places = np.array([draw.position for draw in draws])
+        features: dict[str, dict[str, Tensor]] = {}
+        for (branch, modality), stored in self._maps.items():
+            features.setdefault(branch, {})[modality] = torch.from_numpy(stored[view, places])
+        positions = torch.from_numpy(places)
+        present = {modality: has[positions] for modality, has in self._present.items()}
+        return FeatureBatch(features, present, self._labels[positions], positions)
 
 
-def collate_features(items: Sequence[FeatureItem]) -> FeatureBatch:
-    return FeatureBatch(*default_collate(list(items)))
+def whole(batch: FeatureBatch) -> FeatureBatch:
+    """Nothing is left to collate."""
+    return batch
 
 
 def cache_features(
@@ -99,97 +98,116 @@ def cache_features(
     pixels: Mapping[str, Any],
     batch_size: int = 32,
     workers: int = 0,
-    advance: Callable[[int], object] = lambda count: None,
+    track: Track = silent,
 ) -> FeatureDataset:
     """Computes the branch features of a dataset, or finds them.
 
     Args:
         model: Its branches are run in eval mode.
         dataset: The samples; with augmentation, each view is another draw of it.
-        parent: Folder of caches.
+        parent: Folder of caches; several trainings may share it.
         views: Passes over the samples.
         pixels: What the images depend on beside their names, as plain data: digest of the files, augmentation.
         batch_size: Samples at once.
         workers: Processes that load images.
-        advance: Called with the number of samples that were done.
+        track: Shows progress; see :func:`pvzoo.progress.track`.
 
     Raises:
         DataError: If there is no room, or a sample cannot be read.
     """
-    key = _key(model, dataset, views, pixels)
-    folder, partial = parent / key, parent / f".{key}.partial"
+    samples = {modality: _samples(dataset, modality, views, pixels) for modality in dataset.modalities}
+    folders = {
+        (branch, modality): parent / _digest(model, branch, modality, samples[modality])
+        for branch in model.spec.branches
+        for modality in model.spec.modalities
+    }
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(parent / f".{key}.lock"):  # the first of several processes computes, the others find
-            if not (folder / DONE).is_file():
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-                _compute(model, dataset, partial, views, batch_size, workers, advance)
-                partial.replace(folder)
+        with FileLock(parent / ".lock"):  # the first of several processes computes, the others find
+            missing = {key: folder for key, folder in folders.items() if not (folder / FILE).is_file()}
+            if missing:
+                with track("features of frozen branches", views * len(dataset)) as advance:
+                    _compute(model, dataset, missing, views, batch_size, workers, advance)
     except OSError as error:
-        raise DataError(f"{folder}: features cannot be cached: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return FeatureDataset(folder, dataset.labels)
+        raise DataError(f"{parent}: features cannot be cached: {error.strerror or error}") from error
+    return FeatureDataset({key: folder / FILE for key, folder in folders.items()}, dataset)
 
 
 @torch.inference_mode()
 def _compute(
     model: Model,
     dataset: PairDataset,
-    folder: Path,
+    folders: Mapping[Key, Path],
     views: int,
     batch_size: int,
     workers: int,
-    advance: Callable[[int], object],
+    advance: Advance,
 ) -> None:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    maps: dict[str, dict[str, Any]] = {branch: {} for branch in model.spec.branches}
-    present = np.lib.format.open_memmap(
-        folder / "present.npy", "w+", np.bool_, (len(dataset), len(model.spec.modalities))
-    )
-    for view in range(views):
-        order = [Draw(position, view) for position in range(len(dataset))]
-        loader = DataLoader(dataset, batch_size, sampler=order, collate_fn=collate, num_workers=workers)
-        for batch in loader:
-            places = batch.positions.numpy()
-            for number, modality in enumerate(model.spec.modalities):
-                present[places, number] = batch.present[modality].numpy()
-            for branch, by_modality in _features(model, batch).items():
-                for modality, values in by_modality.items():
-                    if modality not in maps[branch]:
-                        shape = (views, len(dataset), *values.shape[1:])
-                        file = folder / f"{branch}.{modality}.npy"
-                        maps[branch][modality] = np.lib.format.open_memmap(file, "w+", np.float32, shape)
-                    maps[branch][modality][view, places] = values.float().cpu().numpy()
-            advance(len(places))
-    for module, mode in modes:
-        module.training = mode
-    for stored in [present, *(stored for by_modality in maps.values() for stored in by_modality.values())]:
-        stored.flush()
-    about = {
-        "views": views,
-        "modalities": list(model.spec.modalities),
-        "files": {branch: {m: f"{branch}.{m}.npy" for m in by_modality} for branch, by_modality in maps.items()},
-    }
-    (folder / DONE).write_text(json.dumps(about))
+    partial = {key: folder.with_name(f".{folder.name}.partial") for key, folder in folders.items()}
+    try:
+        maps: dict[Key, Any] = {}
+        for (branch, modality), folder in partial.items():
+            shape = model.spec.geometry.backbones[branch][modality].features(model.spec.branches[branch].features)
+            assert shape is not None
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            maps[branch, modality] = _room(folder / FILE, (views, len(dataset), shape.dim, *(shape.grid or ())))
+        with _evaluating(model.branches):
+            for view in range(views):
+                order = [Draw(position, view) for position in range(len(dataset))]
+                loader = DataLoader(dataset, batch_size, sampler=order, collate_fn=collate, num_workers=workers)
+                for batch in loader:
+                    places = batch.positions.numpy()
+                    for (branch, modality), stored in maps.items():
+                        image = batch.images[modality]
+                        if image is not None:
+                            found = model.run_branch(branch, modality, image.to(model.device, model.dtype))
+                            found = found.flatten(1).mul(batch.present[modality].to(found)[:, None]).view(found.shape)
+                            stored[view, places] = found.float().cpu().numpy()
+                    advance(len(places))
+        for stored in maps.values():
+            stored.flush()
+        for key, folder in folders.items():
+            partial[key].replace(folder)
+    finally:
+        for folder in partial.values():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _features(model: Model, batch: Batch) -> Mapping[str, Mapping[str, Tensor]]:
-    images = {m: None if x is None else x.to(model.device, model.dtype) for m, x in batch.images.items()}
-    found = model.features(**images)
-    return {branch: {m: x for m, x in features.items() if x is not None} for branch, features in found.items()}
+def _room(file: Path, shape: tuple[int, ...]) -> Any:
+    """An array of zeros in a file whose blocks are all there: writing to one that lacks them ends the process."""
+    stored = np.lib.format.open_memmap(file, "w+", np.float32, shape)
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return stored
 
 
-def _key(model: Model, dataset: PairDataset, views: int, pixels: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    spec = model.spec.model_dump(mode="json", include={"branches", "modalities", "preprocessing", "share_branches"})
-    samples = [(*pair.key, [record.path for record in pair.records]) for pair in dataset.pairs]
-    for part in (__version__, spec, samples, pixels, dataset.augment is not None, dataset.seed, views):
-        digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
-    for name, tensor in model.branches.state_dict().items():
-        digest.update(
-            name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        )
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _samples(dataset: PairDataset, modality: str, views: int, pixels: Mapping[str, Any]) -> bytes:
+    """All that the images of a modality depend on, as the model gets to see them."""
+    records = [(pair.simultaneous, pair.images[modality]) for pair in dataset.pairs]
+    listed = [None if record is None else (record.path, together) for together, record in records]
+    seen = dataset.preprocessing.model_dump(mode="json")
+    parts = (__version__, listed, pixels, seen, dataset.augment is not None, dataset.seed, views)
+    return json.dumps(parts, sort_keys=True).encode()
+
+
+def _digest(model: Model, branch: str, modality: str, samples: bytes) -> str:
+    spec = model.spec.branches[branch]
+    about = (branch, modality, spec.backbone[modality].model_dump(mode="json"), spec.features)
+    digest = hashlib.sha256(json.dumps(about).encode() + b"\n" + samples)
+    for name, tensor in model.branch(branch, modality).state_dict().items():
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(name.encode() + values.numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -35,10 +35,11 @@ from ..data.split import Split
 from ..errors import PvzooError
 from ..factory import SPEC_SUFFIXES
 from ..model import Model
+from ..progress import track
 from ..specs import ModelSpec, Source, load_spec
 from ..tensorfile import read_header, replacing
 from .checkpoint import SafeCheckpointIO
-from .features import FeatureBatch, FeatureDataset, cache_features, collate_features
+from .features import FeatureBatch, FeatureDataset, cache_features, whole
 from .journal import Journal
 from .module import TrainingError, TrainingModule
 from .recipe import Recipe, load_recipe
@@ -326,8 +327,8 @@ def _data(recipe: Recipe, model: Model, split: Split, images: Images, out: Path)
     folder = out / "features"
     assert data.train_set is not None
     workers = recipe.batch.workers
-    train = cache_features(model, data.train_set, folder, views=recipe.cache_features, pixels=pixels, workers=workers)
-    dev = cache_features(model, data.dev_set, folder, views=1, pixels=pixels, workers=workers)
+    cached = partial(cache_features, model, parent=folder, pixels=pixels, workers=workers, track=track)
+    train, dev = cached(data.train_set, views=recipe.cache_features), cached(data.dev_set, views=1)
     return FeatureDataModule(train, dev, recipe)
 
 
@@ -367,7 +368,7 @@ class FeatureDataModule(LightningDataModule):
 
     @staticmethod
     def _loader(dataset: FeatureDataset, sampler: Sampler) -> DataLoader[FeatureBatch]:
-        return DataLoader(dataset, sampler.batch_size, sampler=sampler, collate_fn=collate_features)  # type: ignore[arg-type]
+        return DataLoader(dataset, sampler.batch_size, sampler=sampler, collate_fn=whole)  # type: ignore[arg-type]
 
 
 def _precision(recipe: Recipe, machine: Machine) -> str:
