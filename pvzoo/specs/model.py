@@ -298,12 +298,15 @@ def _check_classes(spec: ModelSpec) -> Faults:
 def load_spec(
     source: ModelSpec | Mapping[str, Any] | str | Path | Source,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    without: Sequence[str] = (),
 ) -> ModelSpec:
     """Reads and checks a spec.
 
     Args:
         source: A path of a YAML or JSON file, a mapping, a spec, or a source that was read already.
         overrides: Values by dotted path, set before the check.
+        without: Dotted paths of what is left out, before that.
 
     Raises:
         SpecError: With every fault: file, line, column, path, what is wrong, and what may have been meant.
@@ -315,8 +318,10 @@ def load_spec(
     elif isinstance(source, Mapping):
         source = Source("spec", dict(source))
     overrides = overrides or {}
+    source.remove(without)
     source.override(overrides)
-    if isinstance(source.data, Mapping) and any(path.partition(".")[0] in _NAMED_AFTER for path in overrides):
+    changed = {path.partition(".")[0] for path in (*overrides, *without)}
+    if isinstance(source.data, Mapping) and not changed.isdisjoint(_NAMED_AFTER):
         # It is no longer what its name and summary say, unless the overrides say so too.
         source.data = {key: value for key, value in source.data.items() if key in overrides or key not in _LABELS}
     if not isinstance(source.data, Mapping):

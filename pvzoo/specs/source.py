@@ -117,6 +117,16 @@ class Source:
                 raise SpecError([Problem(dotted, str(error), f"override {dotted!r}")]) from error
             self._overridden.append(path)
 
+    def remove(self, paths: Sequence[str]) -> None:
+        """Leaves out fields by dotted path."""
+        for dotted in paths:
+            try:
+                self.data = _without(self.data, tuple(dotted.split(".")))
+            except LookupError as error:
+                raise SpecError(
+                    [Problem(dotted, f"there is nothing to leave out: {error}", f"without {dotted!r}")]
+                ) from error
+
     def problem(self, path: Sequence[PathPart], message: str) -> Problem:
         """Makes the problem report for the value at ``path``."""
         # pydantic's ways to say "every modality" and "the key itself".
@@ -152,6 +162,19 @@ def _with(data: Any, path: tuple[str, ...], value: Any) -> Any:
     elif not isinstance(data, Mapping):
         raise LookupError(f"{data!r} has no field {key!r}")
     return {**data, key: _with(data.get(key), rest, value) if rest else value}
+
+
+def _without(data: Any, path: tuple[str, ...]) -> Any:
+    """A copy of nested mappings without one value.
+
+    Raises:
+        LookupError: If it is not there.
+    """
+    if not isinstance(data, Mapping) or path[0] not in data:
+        has = ", ".join(map(str, data)) if isinstance(data, Mapping) else repr(data)
+        raise LookupError(f"no {path[0]!r} in {has}")
+    rest = {key: value for key, value in data.items() if key != path[0]}
+    return {**data, path[0]: _without(data[path[0]], path[1:])} if path[1:] else rest
 
 
 def _check(root: yaml.Node, name: str) -> None:

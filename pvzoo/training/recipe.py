@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from .. import catalog
 from ..data.params import AugmentParams
 from ..errors import SpecError, UnknownNameError, nearest
-from ..specs import Source
+from ..specs import ModelSpec, Source, load_spec
 from ..specs.fields import Section, explain, failure, validate_strictly
 
 Part = Annotated[str, Field(pattern=r"^(branches|alignments|fusions|neck|head)(\.[a-z0-9_]+)*$")]
@@ -113,6 +114,7 @@ class Recipe(Section):
     stage: Literal[1, 2] = Field(2, description="1: each branch of the model alone; 2: the whole model")
     model: str = Field("stage2_spatial", description="a name of the zoo, or a spec file")
     overrides: dict[str, Any] = Field({}, description="fields of the model's spec by dotted path")
+    without: tuple[str, ...] = Field((), description="parts of the model's spec to leave out, by dotted path")
     image_size: int | None = Field(None, ge=8, description="side of the images; the spec's if left out")
     init: tuple[str, ...] = Field((), description="saved models to start from: one whole, or its branches")
     data: Data = Data()
@@ -153,6 +155,18 @@ class Recipe(Section):
         if faults:
             raise failure("Recipe", faults)
         return self
+
+    def spec(self, num_classes: int) -> ModelSpec:
+        """What is trained, for so many identities.
+
+        Raises:
+            SpecError: If the model's spec is wrong, or does not go with ``overrides`` and ``without``.
+        """
+        overrides = {**self.overrides, "num_classes": num_classes}
+        if self.image_size is not None:
+            overrides["preprocessing.size"] = self.image_size
+        named = Path(self.model) if self.model.endswith(SUFFIXES) else catalog.source(self.model)
+        return load_spec(named, overrides, without=self.without)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data with everything filled in, for YAML and JSON."""

@@ -25,7 +25,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from .. import __version__, catalog, weights
+from .. import __version__, weights
 from ..data.augment import Augmentation, GrowingAugmentation
 from ..data.loading import Batch
 from ..data.module import PairDataModule
@@ -33,7 +33,6 @@ from ..data.protocols import open_protocol
 from ..data.sampling import Balanced, InOrder, Sampler, Shuffled
 from ..data.split import Split
 from ..errors import PvzooError
-from ..factory import SPEC_SUFFIXES
 from ..model import Model
 from ..progress import track
 from ..specs import ModelSpec, Source, load_spec
@@ -58,6 +57,7 @@ class Machine:
         num_nodes: Machines.
         strategy: ``auto``, ``ddp``, ...
         progress: Whether to show progress bars.
+        features: Folder of cached features, which several runs may share; one in the run's folder by default.
     """
 
     accelerator: str = "auto"
@@ -65,6 +65,7 @@ class Machine:
     num_nodes: int = 1
     strategy: str = "auto"
     progress: bool = True
+    features: Path | None = None
 
 
 class RunError(PvzooError):
@@ -120,7 +121,7 @@ def _trained(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) 
     """One step: the model, or in stage 1 a model for each branch."""
     images = open_images(recipe.data)
     split = open_protocol(recipe.data.protocol, recipe.data.protocol_params).split(images.table)
-    spec = _spec(recipe, len(split.classes))
+    spec = recipe.spec(len(split.classes))
     init = [Path(path).expanduser() for path in recipe.init] or list(init)
     if recipe.stage == 2:
         return [_fitted(recipe, spec, split, images, out, init, machine)]
@@ -163,7 +164,7 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
         return
     images = open_images(recipe.data)
     split = open_protocol(recipe.data.protocol, recipe.data.protocol_params).split(images.table)
-    whole = _spec(recipe, len(split.classes))
+    whole = recipe.spec(len(split.classes))
     plain = recipe.model_copy(update={"cache_features": 0})
     for label, spec in (branch_specs(whole) if recipe.stage == 1 else {"": whole}).items():
         model = Model(spec)
@@ -203,15 +204,6 @@ def _picture(batch: Batch, file: Path) -> None:
     save_image(torch.cat([row[:12] for row in rows]), file, nrow=min(12, len(rows[0])), normalize=True, scale_each=True)
 
 
-def _spec(recipe: Recipe, classes: int) -> ModelSpec:
-    overrides = {**recipe.overrides, "num_classes": classes}
-    if recipe.image_size is not None:
-        overrides["preprocessing.size"] = recipe.image_size
-    if recipe.model.endswith(SPEC_SUFFIXES):
-        return load_spec(Path(recipe.model), overrides)
-    return load_spec(catalog.source(recipe.model), overrides)
-
-
 def branch_specs(spec: ModelSpec) -> dict[str, ModelSpec]:
     """What stage 1 trains: each branch of each modality alone, by ``modality_branch``.
 
@@ -246,7 +238,7 @@ def _fitted(
     model.check_inputs = False  # the loader made them
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    data = _data(recipe, model, split, images, out)
+    data = _data(recipe, model, split, images, machine.features or out / "features")
     steps = recipe.epochs * math.ceil(len(data.train_dataloader()) / recipe.batch.accumulate)
     module = TrainingModule(model, recipe, split.dev, steps)
     best = ModelCheckpoint(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
@@ -309,7 +301,7 @@ def _started(spec: ModelSpec, init: Sequence[Path]) -> Model:
     return model
 
 
-def _data(recipe: Recipe, model: Model, split: Split, images: Images, out: Path) -> LightningDataModule:
+def _data(recipe: Recipe, model: Model, split: Split, images: Images, features: Path) -> LightningDataModule:
     size, samples = recipe.batch.size, recipe.batch.samples
     data = PairDataModule(
         split,
@@ -323,13 +315,18 @@ def _data(recipe: Recipe, model: Model, split: Split, images: Images, out: Path)
     )
     if not recipe.cache_features:
         return data
-    pixels = {"files": images.digest, "augmentation": recipe.augmentation.model_dump(mode="json")}
-    folder = out / "features"
     assert data.train_set is not None
     workers = recipe.batch.workers
-    cached = partial(cache_features, model, parent=folder, pixels=pixels, workers=workers, track=track)
+    cached = partial(
+        cache_features, model, parent=features, pixels=pixels(recipe, images), workers=workers, track=track
+    )
     train, dev = cached(data.train_set, views=recipe.cache_features), cached(data.dev_set, views=1)
     return FeatureDataModule(train, dev, recipe)
+
+
+def pixels(recipe: Recipe, images: Images) -> dict[str, Any]:
+    """What the pixels that a model sees depend on, for :func:`~pvzoo.training.features.cache_features`."""
+    return {"files": images.digest, "augmentation": recipe.augmentation.model_dump(mode="json")}
 
 
 def _augmentation(recipe: Recipe) -> Augmentation | GrowingAugmentation:
