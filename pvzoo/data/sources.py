@@ -1,4 +1,4 @@
-"""From a recipe's ``data`` to a table, a reader of its pixels, and a digest of them."""
+"""From the name of a data set to a table, a reader of its pixels, and a digest of them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.adapters.base import open_layout
-from ..data.reading import FileReader, Reader, SynthReader, synth_table
-from ..data.table import Table
 from ..errors import DataError, did_you_mean
 from ..synth import RELEASES
-from .recipe import Data
+from .adapters.base import open_layout
+from .params import Data
+from .reading import FileReader, Reader, SynthReader, synth_table
+from .table import Table
 
 TABLE = "table.csv"
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set to train on.
+    """A data set, ready to be read.
 
     Attributes:
         table: With the digest of every file, where there are files.
