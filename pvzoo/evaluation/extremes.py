@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -89,3 +90,53 @@ class _Best:
 
     def found(self) -> tuple[Scored, ...]:
         return tuple(Scored(self._sign * pair.score, pair.first, pair.second) for pair in self._kept)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample as reports show it.
+
+    Attributes:
+        name: What it is called.
+        pictures: JPEG files by modality; empty where images are not at hand.
+    """
+
+    name: str
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One comparison as reports show it."""
+
+    score: float
+    first: Sample
+    second: Sample
+
+
+@dataclass(frozen=True)
+class Worst:
+    """Extremes as reports show them.
+
+    Attributes:
+        genuine: Of one identity, the lowest score first.
+        impostor: Of two identities, the highest score first.
+    """
+
+    genuine: tuple[Shown, ...] = ()
+    impostor: tuple[Shown, ...] = ()
+
+
+def shown(found: Extremes, first: Callable[[int], Sample], second: Callable[[int], Sample]) -> Worst:
+    """Names the samples of extremes.
+
+    Args:
+        found: The comparisons.
+        first: From the number of a first sample to what is shown of it.
+        second: The same of a second sample.
+    """
+
+    def each(pairs: tuple[Scored, ...]) -> tuple[Shown, ...]:
+        return tuple(Shown(pair.score, first(pair.first), second(pair.second)) for pair in pairs)
+
+    return Worst(each(found.genuine), each(found.impostor))

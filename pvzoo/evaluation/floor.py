@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..data import split
@@ -16,9 +18,10 @@ from ..data.table import Pair
 from ..errors import EvaluationError, ImageError
 from ..images import grey, naming
 from .baselines import CompCode, Matcher, MaximumCurvature
+from .bootstrap import FOLDS
 from .metrics import Array
 from .protocols import compared
-from .results import FOLDS, Evaluation, evaluate, passes
+from .results import Evaluation, evaluate, passes
 from .scorefile import score_set
 from .scores import Comparisons, Tile, Track, untracked
 
@@ -127,3 +130,16 @@ def grey_image(reader: Reader, pair: Pair, modality: str) -> Array:
             return grey(pixels)
     except ImageError as error:
         raise SampleError(f"{error} ({pair})") from error
+
+
+def picture(reader: Reader, pair: Pair, modality: str, side: int = 144) -> bytes:
+    """An image of a sample as a small JPEG file; ``side`` is its longer one, at most.
+
+    Raises:
+        PvzooError: As :func:`grey_image`.
+    """
+    image = Image.fromarray(grey_image(reader, pair, modality))
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return file.getvalue()

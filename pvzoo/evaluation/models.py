@@ -20,8 +20,9 @@ from ..errors import DataError, EvaluationError, count, did_you_mean
 from ..model import Model
 from ..threshold import Threshold
 from . import metrics
+from .bootstrap import FOLDS
 from .protocols import compared
-from .results import FOLDS, Classified, Evaluation, accuracy, choose_thresholds, evaluate, passes
+from .results import Classified, Evaluation, accuracy, choose_thresholds, evaluate, passes
 from .scores import Advance, Comparisons, Track, as_embeddings, no_progress, untracked
 
 
@@ -224,9 +225,7 @@ def _protocol(images: Images, split: Split, tested: Images | None) -> dict[str, 
     return found
 
 
-def _warnings(
-    model: Model, split: Split, modalities: Sequence[str], tested: Images | None, name: str
-) -> Iterator[str]:
+def _warnings(model: Model, split: Split, modalities: Sequence[str], tested: Images | None, name: str) -> Iterator[str]:
     if model.untrained:
         yield f"UNTRAINED: the weights of {name} are random, so these figures say nothing about identity"
     if len(modalities) < len(model.spec.modalities):

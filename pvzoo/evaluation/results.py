@@ -126,10 +126,9 @@ def choose_thresholds(source: Source, targets: Sequence[float] = FMR_TARGETS, *,
     Raises:
         EvaluationError: If the scores seem to be reversed.
     """
-    tally = count_scores(source, targets=targets).tally
-    points: list[tuple[Literal["eer", "fmr"], float | None, Point]] = [("eer", None, _checked_eer(tally, source.counts).point)]
+    tally, rests = count_scores(source, targets=targets).tally, source.counts
+    points: list[tuple[Literal["eer", "fmr"], float | None, Point]] = [("eer", None, _checked_eer(tally, rests).point)]
     points += [("fmr", target, metrics.at_fmr(tally, target)) for target in targets]
-    rests = source.counts
     return [
         Threshold(
             value=point.threshold,
@@ -203,7 +202,8 @@ def evaluate(
         figures.append(maker.missing("rank_1", str(error)))
     about = {"folds": folds, "seed": seed, "confidence": CONFIDENCE, "unit": "subject"}
     told = (*warnings, *_warnings(source.counts, rate, folded is not None))
-    return Evaluation(source.counts, tuple(figures), rate, counted, applied, searches, dict(protocol or {}), about, told)
+    what = dict(protocol or {})
+    return Evaluation(source.counts, tuple(figures), rate, counted, applied, searches, what, about, told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,8 +312,7 @@ class _Maker:
         figures = []
         for k in RANKS if mated.any() else ():
             hits = (searches.rank <= k) & mated
-            shares = partial(_shares, hits=hits, of=mated, subject=searches.subject)
-            spread = self._interval(lambda folded, shares=shares: shares(folded.weights))
+            spread = self._interval(partial(_fold_shares, hits=hits, of=mated, subject=searches.subject))
             rate = metrics.rank_k(searches.rank[mated], k)
             figures.append(Figure(f"rank_{k}", rate, spread, self.counts, remarks=(about,)))
         for target in FPIR_TARGETS if not mated.all() else ():
@@ -350,13 +349,15 @@ class _Maker:
         return text if people is None else f"{text}, or {3 / people:.1e} if only the {people} subjects are independent"
 
 
-def _shares(
-    weights: metrics.Array, *, hits: metrics.Array, of: metrics.Array, subject: metrics.Array
-) -> list[float]:
+def _shares(weights: metrics.Array, *, hits: metrics.Array, of: metrics.Array, subject: metrics.Array) -> list[float]:
     """Share of hits in each fold, of weights (F, S)."""
     each = [np.bincount(subject, mask, weights.shape[1]) for mask in (hits, of)]
     with np.errstate(invalid="ignore"):
         return list(map(float, (weights @ each[0]) / (weights @ each[1])))
+
+
+def _fold_shares(folded: Replicates, **which: metrics.Array) -> list[float]:
+    return _shares(folded.weights, **which)
 
 
 def _fnirs(folded: Replicates, *, searches: Searches, target: float) -> list[float]:
