@@ -92,7 +92,7 @@ def _roc(axes: Any, results: Mapping[str, Evaluation]) -> None:
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("false match rate, FMR")
     axes.set_ylabel("true accept rate, 1 - FNMR")
-    axes.legend(loc="lower right")
+    axes.legend()
 
 
 def _det(axes: Any, results: Mapping[str, Evaluation]) -> None:
@@ -105,7 +105,8 @@ def _det(axes: Any, results: Mapping[str, Evaluation]) -> None:
         at = [float(_deviates(np.array([min(max(rate, low), 1 - low)]))[0]) for rate in (point.fmr, point.fnmr)]
         axes.plot(*[[value] for value in at], marker="o", markersize=5, color=COLOURS[number % len(COLOURS)])
     ticks = [tick for tick in _TICKS if tick >= low]
-    bounds = _deviates(np.array([low, 0.97]))
+    high = 0.6 if max(result.eer.value for result in results.values()) < 0.3 else 0.97
+    bounds = _deviates(np.array([low, high]))
     axes.plot(bounds, bounds, color=FAINT, linewidth=0.8, linestyle=":")
     for axis, limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
         axis.set_ticks(_deviates(np.array(ticks)), [f"{tick:.4%}".rstrip("0%").rstrip(".") + " %" for tick in ticks])
@@ -119,7 +120,8 @@ def _det(axes: Any, results: Mapping[str, Evaluation]) -> None:
 def _scores(axes: Any, results: Mapping[str, Evaluation]) -> None:
     result = next(iter(results.values()))
     counts = result.counted.tally
-    edges = np.linspace(counts.thresholds[0], np.nextafter(counts.thresholds[-1], np.inf), _BINS + 1)
+    bins = int(np.clip(2 * counts.n_genuine**0.5, 10, _BINS))
+    edges = np.linspace(counts.thresholds[0], np.nextafter(counts.thresholds[-1], np.inf), bins + 1)
     kinds = (("genuine", counts.genuine, COLOURS[0]), ("impostor", counts.impostor, COLOURS[1]))
     for number, (kind, weights, colour) in enumerate(kinds):
         heights, _ = np.histogram(counts.thresholds, edges, weights=weights / weights.sum())
@@ -132,7 +134,7 @@ def _scores(axes: Any, results: Mapping[str, Evaluation]) -> None:
     axes.set_ylim(0)
     axes.set_xlabel("score (higher is more alike)")
     axes.set_ylabel("share of the comparisons")
-    axes.legend(loc="upper center")
+    axes.legend()
 
 
 def _cmc(axes: Any, results: Mapping[str, Evaluation]) -> None:
@@ -149,7 +151,7 @@ def _cmc(axes: Any, results: Mapping[str, Evaluation]) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("rank")
     axes.set_ylabel("searches with the right identity\nwithin the rank")
-    axes.legend(loc="lower right")
+    axes.legend()
 
 
 def _mated(result: Evaluation) -> bool:
