@@ -66,10 +66,10 @@ def write_page(result: Evaluation, folder: Path, beside: Beside = ALONE) -> list
         worst=[
             (
                 "Genuine pairs with the lowest scores",
-                "one identity that hardly looks like one",
+                "one identity that the scores take for two",
                 beside.worst.genuine,
             ),
-            ("Impostor pairs with the highest scores", "two identities that look like one", beside.worst.impostor),
+            ("Impostor pairs with the highest scores", "two identities that the scores take for one", beside.worst.impostor),
         ],
         report=report,
         confidence=f"{CONFIDENCE:.0%}",
