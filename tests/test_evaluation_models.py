@@ -121,7 +121,7 @@ def test_thresholds_come_from_dev_and_figures_from_the_test(
     assert done.result.protocol["test"] == (
         "40 samples of 10 identities, 8 subjects; 60 genuine and 720 impostor comparisons"
     )
-    assert done.result.warnings[:2] == split.notes + ("intervals from 8 subjects are too narrow; take 20 or more",)
+    assert done.result.warnings[:2] == (*split.notes, "intervals from 8 subjects are too narrow; take 20 or more")
 
 
 def test_the_head_is_judged_on_its_own_classes_alone(model: Model, images: Images, splits: dict[str, Split]) -> None:
