@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EvaluationError
+from ..extras import MissingExtraError
 from .output import console, note, silence_pillow, table
 from .progress import track
 from .settings import read_settings
 
 if TYPE_CHECKING:
-    from ..evaluation.extremes import Sample, Worst
+    from collections.abc import Callable, Sequence
+
+    from ..evaluation.extremes import Worst
     from ..evaluation.results import Evaluation
     from ..evaluation.scorefile import ScoreSet
     from ..model import Model
+    from ..threshold import Threshold
 
 FILES, MODELS, REPORT = "Scores of a file", "A model", "The report"
 
@@ -194,8 +198,7 @@ class _Found:
     worst: Worst
     baselines: dict[str, Evaluation] = field(default_factory=dict)
     left_out: str = ""
-    scores: Any = None
-    names: list[str] = field(default_factory=list)
+    scores: Callable[[], ScoreSet] | None = None
 
 
 def _check_kind(model: str | None, scores: Path | None, given: list[str]) -> None:
@@ -227,8 +230,9 @@ def _of_model(
     from ..data.params import Data
     from ..data.protocols import open_protocol
     from ..data.sources import open_images
-    from ..evaluation import extremes, floor
+    from ..evaluation import floor
     from ..evaluation.models import evaluate_model
+    from ..evaluation.pictures import worst_pairs
     from .loading import open_model
 
     silence_pillow()
@@ -241,24 +245,23 @@ def _of_model(
     done = evaluate_model(net, images, split, name=job.model, tested=tested, track=track, **how)
     if folder is not None:
         _export(net, done.thresholds, folder)
-    reader, samples = (tested or images).reader, split.test.samples
+    reader = (tested or images).reader
     used = how["modalities"] or net.spec.modalities
-
-    def sample(number: int) -> Sample:
-        records = {m: record for m, record in samples[number].images.items() if m in used and record and pictures}
-        return extremes.Sample(str(samples[number]), {m: floor.picture(reader, samples[number], m) for m in records})
-
-    with track("looking for the worst pairs", split.test.genuine + split.test.impostor) as advance:
-        worst = extremes.shown(extremes.extremes(done.scores, advance=advance), sample, sample)
-    names = [f"{pair.identity}/{pair.session}/{pair.sample}" for pair in samples]
-    found = _Found(done.result, worst, scores=done.scores, names=names)
     total = split.test.genuine + split.test.impostor
-    if baselines is None and total > floor.AFFORDABLE:
-        found.left_out = f"left out, as {total:,} comparisons take them long; --baselines has them all the same"
-    elif baselines is False:
+    with track("looking for the worst pairs", total) as advance:
+        worst = worst_pairs(done.scores, done.samples, reader, used if pictures else (), advance=advance)
+    found = _Found(done.result, worst, scores=done.score_set)
+    if baselines is False:
         found.left_out = "left out, as --no-baselines asks"
+    elif baselines is None and total > floor.AFFORDABLE:
+        found.left_out = f"left out, as {total:,} comparisons take them long; --baselines has them all the same"
     else:
-        found.baselines = floor.floors(split.test, reader, used, folds=how["folds"], seed=how["seed"], track=track)
+        try:
+            found.baselines = floor.floors(split.test, reader, used, folds=how["folds"], seed=how["seed"], track=track)
+        except (EvaluationError, MissingExtraError) as error:
+            if baselines:
+                raise
+            found.left_out = f"left out: {error}"
     return found
 
 
@@ -274,7 +277,7 @@ def _exportable(name: str, net: Model, modalities: tuple[str, ...]) -> Path:
     return folder
 
 
-def _export(net: Model, thresholds: Any, folder: Path) -> None:
+def _export(net: Model, thresholds: Sequence[Threshold], folder: Path) -> None:
     """Saves thresholds with their model, which else stays as it is on disk."""
     from ..tensorfile import read_header
     from ..weights import WEIGHTS
@@ -299,25 +302,19 @@ def _of_scores(path: Path, dev_path: Path | None, distances: bool, folds: int, s
     with track("evaluating", len(found.scores) * results.passes(found, folds)) as advance:
         protocol = _protocol(path, dev_path)
         result = results.evaluate(found, dev=chosen, folds=folds, seed=seed, protocol=protocol, advance=advance)
-    worst = extremes.Worst()
-    if found.who is not None:
-        sides = found.who.probe.names, found.who.reference.names
-        probe, reference = (lambda number, names=names: extremes.Sample(names[number]) for names in sides)
-        worst = extremes.shown(extremes.extremes(found), probe, reference)
-    return _Found(result, worst)
+    return _Found(result, extremes.worst_of(found))
 
 
 def _write(found: _Found, out: Path, write_scores: Path | None, page: bool) -> None:
     """Writes files and prints the figures; the page comes last, since it needs more."""
     from ..evaluation import report
-    from ..evaluation.scorefile import score_set
     from ..evaluation.scorefile import write_scores as write
 
     result = found.result
     beside = report.Beside(join(["pvzoo", *sys.argv[1:]]), found.baselines, found.left_out, found.worst)
     files = report.write_report(result, out, beside)
-    if write_scores is not None:
-        write(write_scores, score_set(found.scores, found.names), "csv")
+    if write_scores is not None and found.scores is not None:
+        write(write_scores, found.scores(), "csv")
     rows = [
         (each.title, report.number(each.value), report.span(each.interval), report.remarks(each))
         for each in result.figures

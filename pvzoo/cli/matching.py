@@ -79,7 +79,8 @@ def compare(
     _say_if_untrained(net, model, seed)
     if decision is None and not net.untrained:
         has = ", ".join(f"{cut.target:g}" for cut in net.thresholds if cut.target is not None)
-        how = f"choose with --fmr among {has}" if has else "'pvzoo eval FOLDER --data ... --export-thresholds' adds them"
+        how = f"choose with --fmr among {has}"
+        how = how if has else "'pvzoo eval FOLDER --data ... --export-thresholds' adds them"
         note(f"note: no decision, as {model} has no threshold for an FMR of {DEFAULT_FMR:g}; {how}")
 
 

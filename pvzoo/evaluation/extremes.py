@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .scorefile import ScoreSet
 from .scores import Advance, Source, Tile, no_progress
 
 
@@ -140,3 +141,11 @@ def shown(found: Extremes, first: Callable[[int], Sample], second: Callable[[int
         return tuple(Shown(pair.score, first(pair.first), second(pair.second)) for pair in pairs)
 
     return Worst(each(found.genuine), each(found.impostor))
+
+
+def worst_of(scores: ScoreSet) -> Worst:
+    """The comparisons of a file that went most wrong, by name; none if it does not say who was compared."""
+    if scores.who is None:
+        return Worst()
+    probes, references = scores.who.probe.names, scores.who.reference.names
+    return shown(extremes(scores), lambda number: Sample(probes[number]), lambda number: Sample(references[number]))

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..data import split
-from ..data.loading import SampleError
 from ..data.reading import Reader
-from ..data.table import Pair
-from ..errors import EvaluationError, ImageError
-from ..images import grey, naming
 from .baselines import CompCode, Matcher, MaximumCurvature
 from .bootstrap import FOLDS
 from .metrics import Array
+from .pictures import grey_image
 from .protocols import compared
 from .results import Evaluation, evaluate, passes
 from .scorefile import score_set
@@ -111,35 +106,3 @@ def floors(
         with track(f"evaluating {name}", len(scores.scores) * passes(scores, folds)) as advance:
             found[name] = evaluate(scores, folds=folds, seed=seed, advance=advance)
     return found
-
-
-def grey_image(reader: Reader, pair: Pair, modality: str) -> Array:
-    """An image of a sample as it is, (H, W), uint8.
-
-    Raises:
-        EvaluationError: If the sample has no such image.
-        SampleError: If it cannot be read; names the file and the sample.
-    """
-    record = pair.images[modality]
-    if record is None:
-        raise EvaluationError(f"{pair}: has no {modality} image")
-    try:
-        pixels = reader.read(replace(pair, images={modality: record}))[modality]
-        assert pixels is not None
-        with naming(record.path):
-            return grey(pixels)
-    except ImageError as error:
-        raise SampleError(f"{error} ({pair})") from error
-
-
-def picture(reader: Reader, pair: Pair, modality: str, side: int = 144) -> bytes:
-    """An image of a sample as a small JPEG file; ``side`` is its longer one, at most.
-
-    Raises:
-        PvzooError: As :func:`grey_image`.
-    """
-    image = Image.fromarray(grey_image(reader, pair, modality))
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return file.getvalue()

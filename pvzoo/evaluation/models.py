@@ -23,6 +23,7 @@ from . import metrics
 from .bootstrap import FOLDS
 from .protocols import compared
 from .results import Classified, Evaluation, accuracy, choose_thresholds, evaluate, passes
+from .scorefile import ScoreSet, score_set
 from .scores import Advance, Comparisons, Track, as_embeddings, no_progress, untracked
 
 
@@ -47,11 +48,17 @@ class ModelEvaluation:
         result: Its figures.
         thresholds: Those of dev, which the result applies to the test.
         scores: The comparisons of the test.
+        samples: What they are of, by number.
     """
 
     result: Evaluation
     thresholds: tuple[Threshold, ...]
     scores: Comparisons
+    samples: tuple[Pair, ...]
+
+    def score_set(self) -> ScoreSet:
+        """All scores at once, with samples named identity/session/sample; takes memory for each."""
+        return score_set(self.scores, [f"{pair.identity}/{pair.session}/{pair.sample}" for pair in self.samples])
 
 
 @torch.inference_mode()
@@ -180,7 +187,7 @@ def evaluate_model(
             ranked = Classified(found.rank[rows], scores.population.subject.numpy()[rows], len(classes))
         figure = accuracy(ranked, result.counts, reason=reason, folds=folds, seed=seed)
         result = replace(result, figures=(*result.figures, figure))
-    return ModelEvaluation(result, tuple(thresholds), scores)
+    return ModelEvaluation(result, tuple(thresholds), scores, samples)
 
 
 def _used(model: Model, split: Split, modalities: Sequence[str]) -> tuple[str, ...]:

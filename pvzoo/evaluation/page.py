@@ -63,14 +63,6 @@ def write_page(result: Evaluation, folder: Path, beside: Beside = ALONE) -> list
         title=result.protocol.get("model") or result.protocol.get("scores") or "scores",
         figures=figures,
         matchers={name: report.compared_figures(each) for name, each in matchers.items()},
-        worst=[
-            (
-                "Genuine pairs with the lowest scores",
-                "one identity that the scores take for two",
-                beside.worst.genuine,
-            ),
-            ("Impostor pairs with the highest scores", "two identities that the scores take for one", beside.worst.impostor),
-        ],
         report=report,
         confidence=f"{CONFIDENCE:.0%}",
         version=__version__,
