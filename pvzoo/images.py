@@ -82,6 +82,15 @@ def scale(image: ImageLike, how: Preprocessing) -> Tensor:
     return pixels
 
 
+def grey(image: ImageLike) -> np.ndarray:
+    """An image as grey (H, W), uint8, at its own size.
+
+    Raises:
+        ImageError: Saying what is wrong, and not with which image.
+    """
+    return (_channels(_unit_range(image), 1)[0] * 255).round().to(torch.uint8).numpy()
+
+
 def normalize(pixels: Tensor, how: Preprocessing) -> Tensor:
     """What :func:`scale` gave, around the model's mean and in its standard deviations."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (how.mean, how.std))

@@ -177,13 +177,30 @@ class Model(nn.Module):
             EvaluationError: If the model has no threshold for this FMR.
             InputError: If images are too many or too few.
         """
-        threshold = self._threshold(fmr)
+        self.threshold(fmr)  # before anything is computed
+        return self.decide(self.score(a, b), fmr=fmr)
+
+    def score(self, a: Any, b: Any) -> float:
+        """How alike two palms are: the cosine of their embeddings. Arguments as of :meth:`verify`.
+
+        Raises:
+            InputError: If images are too many or too few.
+        """
         with torch.inference_mode():
             first, second = (self.embed(*self._palm(images)).float() for images in (a, b))
-        score = float(F.cosine_similarity(first, second))
+        return float(F.cosine_similarity(first, second))
+
+    def decide(self, score: float, *, fmr: float = 1e-4) -> Decision:
+        """The answer that a score means; see :meth:`verify`."""
+        threshold = self.threshold(fmr)
         return Decision(score >= threshold.value, score, threshold)
 
-    def _threshold(self, fmr: float) -> Threshold:
+    def threshold(self, fmr: float) -> Threshold:
+        """That of :attr:`thresholds` whose target is an FMR.
+
+        Raises:
+            EvaluationError: If there is none; says which there are.
+        """
         has = {cut.target: cut for cut in self.thresholds if cut.target is not None}
         for target, cut in has.items():
             if math.isclose(target, fmr):
@@ -192,7 +209,7 @@ class Model(nn.Module):
         message = f"the model has no threshold for an FMR of {fmr:g}; {known}"
         if self._thresholds[0] and not self.thresholds:
             message += ", since its weights have changed since they were chosen"
-        raise EvaluationError(f"{message} (pvzoo.evaluation.results.choose_thresholds, then model.set_thresholds)")
+        raise EvaluationError(f"{message}; 'pvzoo eval FOLDER --data ... --export-thresholds' measures them")
 
     def _palm(self, images: Any) -> list[Tensor | None]:
         given = list(images) if isinstance(images, (list, tuple)) else [images]

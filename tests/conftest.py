@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from browser import chromium as chromium
+from browser import open_page as open_page
 
 import pvzoo
 from pvzoo.cli import main

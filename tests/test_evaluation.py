@@ -124,9 +124,33 @@ def test_reversed_scores_are_refused() -> None:
             EvaluationError, match=r"^the EER is 0\.8\d+, above 0\.5: impostors score higher .*--distances"
         ):
             use(turned)  # type: ignore[operator]
+
+
+def test_guessing_is_no_reversal() -> None:
     constant = ScoreSet(np.zeros(6), np.arange(6) < 3)
     assert evaluate(constant).figure("eer").value == 0.5
     assert evaluate(constant).figure("d_prime").reason == "neither genuine nor impostor scores vary"
+    for seed in range(20):
+        guesses = compared(24, noise=30, first=seed)
+        rate = evaluate(guesses, folds=0)
+        assert rate.eer.value < 0.5 + 1 / 24**0.5
+        told = [text for text in rate.warnings if "is that of guessing: the scores tell nobody apart" in text]
+        assert len(told) == (rate.eer.value >= 0.5)
+        choose_thresholds(guesses)
+
+
+@pytest.mark.parametrize(("above", "refused"), [(0.02, False), (0.12, True)])
+def test_how_far_above_half_an_eer_may_be_follows_from_how_many_were_compared(above: float, refused: bool) -> None:
+    # Of unknown people, 100 genuine comparisons count: two standard errors of 0.5 are 0.1.
+    ranks = np.arange(100) / 100
+    source = ScoreSet(np.concatenate([ranks, ranks + 2 * above]), np.arange(200) < 100)
+    rate = metrics.eer(metrics.tally(source.scores[:100], source.scores[100:]))
+    assert rate.value == pytest.approx(0.5 + above, abs=0.011)
+    if refused:
+        with pytest.raises(EvaluationError, match="impostors score higher"):
+            evaluate(source)
+    else:
+        assert "is that of guessing" in evaluate(source).warnings[0]
 
 
 def test_thresholds_of_dev_are_applied_to_test() -> None:
@@ -163,7 +187,7 @@ def test_report_files(tmp_path: Path) -> None:
     result = evaluate(
         compared(known=0.5), dev=choose_thresholds(compared(20, first=100)), folds=50, protocol={"set": "x|y"}
     )
-    files = report.write_report(result, tmp_path / "report", command="pvzoo eval")
+    files = report.write_report(result, tmp_path / "report", report.Beside(command="pvzoo eval"))
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(path.name for path in files)
 
     data = json.loads(files[0].read_text())
@@ -211,11 +235,11 @@ def test_eval_of_scores(call: Callable[..., Any], files: dict[str, Path], tmp_pa
     )
     assert (done.code, done.err) == (0, "")
     lines = [line.split("\t") for line in done.out.splitlines()]
-    assert [line[0] for line in lines[:-1]] == [*TITLES, "HTER", "rank-1", "rank-5"]
+    assert [line[0] for line in lines[:-2]] == [*TITLES, "HTER", "rank-1", "rank-5"]
     data = json.loads((tmp_path / "out/metrics.json").read_text())
     assert lines[0][:3] == ["EER", f"{data['eer']:.6g}", "{:.4g} to {:.4g}".format(*data["intervals"]["eer"])]
     rests = "24 subjects, 48 identities, 144 genuine and 6,768 impostor comparisons"
-    assert lines[-1] == [f"{tmp_path / 'out/metrics.json'}: {rests}"]
+    assert lines[-2:] == [[f"{tmp_path / 'out/metrics.json'}: {rests}"], [str(tmp_path / "out/index.html")]]
     assert data["command"].startswith("pvzoo eval --scores ")
     assert data["protocol"]["scores"] == "test.csv" and len(data["protocol"]["dev_scores_sha256"]) == 64
     assert data["eer"] == evaluate(read_scores(files["test"]), folds=0).figure("eer").value
@@ -314,7 +338,7 @@ def test_thresholds_do_not_outlive_their_weights(model: Model, tmp_path: Path) -
     model.save(tmp_path / "saved")
     net = pvzoo.create(f"local-dir:{tmp_path / 'saved'}")
     with pytest.raises(
-        EvaluationError, match=r"^the model has no threshold for an FMR of 0\.0001; it has 0\.01, 0\.001 "
+        EvaluationError, match=r"^the model has no threshold for an FMR of 0\.0001; it has 0\.01, 0\.001; "
     ):
         net.verify(palm("anna_1"), palm("anna_2"))
     with torch.no_grad():
@@ -326,5 +350,5 @@ def test_thresholds_do_not_outlive_their_weights(model: Model, tmp_path: Path) -
     net.save(tmp_path / "changed")
     assert pvzoo.create(f"local-dir:{tmp_path / 'changed'}").thresholds == ()
     fresh = pvzoo.create("stage1_convnext_vein_nano", image_size=64)
-    with pytest.raises(EvaluationError, match=r"for an FMR of 0\.01; it has none \(pvzoo\.evaluation"):
+    with pytest.raises(EvaluationError, match=r"for an FMR of 0\.01; it has none; 'pvzoo eval FOLDER"):
         fresh.verify(palm("anna_1")[1], palm("anna_2")[1], fmr=1e-2)

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 import pvzoo
 from pvzoo import DataError, WeightsError
 from pvzoo.data.protocols import open_protocol
+from pvzoo.data.sources import open_images
 from pvzoo.training.module import TrainingError
 from pvzoo.training.recipe import list_recipes, load_recipe
 from pvzoo.training.run import Machine, RunError, branch_specs, train
-from pvzoo.training.sources import open_images
 
 SMALL: dict[str, Any] = {
     "data.source": "synthpalm-mini",

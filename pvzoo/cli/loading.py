@@ -14,8 +14,11 @@ from ..model import Model
 def open_model(name: str, device: str, seed: int) -> Model:
     """A saved folder or file, or a name of the zoo with its pretrained weights where there are any.
 
-    Without weights the model is random, and the same at each run.
+    Without weights the model is random, and the same at each run. The device ``auto`` is the accelerator, or the CPU
+    where there is none.
     """
+    if device == "auto":
+        device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     try:
         where = torch.device(device)
         torch.zeros(1, device=where).item()

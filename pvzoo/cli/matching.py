@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
     from ..model import Model
     from ..pairs import Sample
+    from ..threshold import Decision
 
 ModelOption = Annotated[
     str,
     typer.Option("--model", "-m", help="Name of the zoo, a saved folder or .safetensors file, or a spec file."),
 ]
-DeviceOption = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps.")]
+DeviceOption = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps, auto.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the random weights of an untrained model.")]
 MISSING = "-"
+DEFAULT_FMR = 1e-3
 
 
 def compare(
@@ -36,16 +38,24 @@ def compare(
         ),
     ],
     model: ModelOption = "stage2_spatial",
+    fmr: Annotated[
+        float | None,
+        typer.Option(
+            help="Decide by the model's threshold for this false match rate; 1e-3 if left out and the model has it.",
+            show_default=False,
+        ),
+    ] = None,
     device: DeviceOption = "cpu",
     seed: SeedOption = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare two palms and print their score: the cosine of their embeddings, in [-1, 1], higher is more alike.
 
+    A model with thresholds ([bold]pvzoo eval --export-thresholds[/]) also says whether they are one, and which false
+    match rate was measured on what.
+
     Example: [bold]pvzoo compare --model stage2_spatial a_palm.png a_vein.png b_palm.png b_vein.png[/]
     """
-    import torch
-
     from .loading import open_model
 
     silence_pillow()
@@ -54,17 +64,35 @@ def compare(
     if len(images) != 2 * len(modalities):
         each = f"{' and '.join(modalities)} of palm A, then of palm B"
         raise InputError(f"{model} needs {2 * len(modalities)} images ({each}), and {len(images)} were given")
-    with torch.inference_mode():
-        first, second = (
-            net.embed(*(None if path == MISSING else net.preprocess(path) for path in side))
-            for side in (images[: len(modalities)], images[len(modalities) :])
-        )
-        score = float(torch.nn.functional.cosine_similarity(first.float(), second.float()))
+    a, b = ([None if path == MISSING else path for path in side] for side in _halves(images))
+    if fmr is not None:
+        net.threshold(fmr)  # before anything is read
+    score = net.score(a, b)
+    decision = _decided(net, score, fmr)
     if as_json:
-        print_json({"score": score, "model": model, "untrained": net.untrained})
+        about = decision and {"same": decision.same, "threshold": decision.threshold.model_dump()}
+        print_json({"score": score, "model": model, "untrained": net.untrained, "decision": about})
     else:
         console.print(f"score {score:.4f}", highlight=False)
+        if decision is not None:
+            console.print(str(decision), highlight=False, markup=False, soft_wrap=True)
     _say_if_untrained(net, model, seed)
+    if decision is None and not net.untrained:
+        has = ", ".join(f"{cut.target:g}" for cut in net.thresholds if cut.target is not None)
+        how = f"choose with --fmr among {has}"
+        how = how if has else "'pvzoo eval FOLDER --data ... --export-thresholds' adds them"
+        note(f"note: no decision, as {model} has no threshold for an FMR of {DEFAULT_FMR:g}; {how}")
+
+
+def _halves(images: list[str]) -> tuple[list[str], list[str]]:
+    return images[: len(images) // 2], images[len(images) // 2 :]
+
+
+def _decided(net: Model, score: float, fmr: float | None) -> Decision | None:
+    """What the score means, if it was asked or can be said."""
+    if fmr is None and not any(cut.target == DEFAULT_FMR for cut in net.thresholds):
+        return None
+    return net.decide(score, fmr=fmr or DEFAULT_FMR)
 
 
 def embed(

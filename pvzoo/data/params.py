@@ -1,4 +1,4 @@
-"""Parameters of augmentation; and those of layouts and protocols, checked with an error that names each fault."""
+"""Parameters of data and augmentation; those of layouts and protocols, checked with an error that names each fault."""
 
 from __future__ import annotations
 
@@ -9,9 +9,21 @@ from pydantic import Field, ValidationError
 
 from ..errors import DataError
 from ..registry import Params
-from ..specs.fields import explain
+from ..specs.fields import Section, explain
 
 P = TypeVar("P", bound=Params)
+
+
+class Data(Section):
+    """Where images come from, and how they are split."""
+
+    source: str = Field(
+        "synthpalm-v1", description="a SynthPalm release, drawn while it is read; a table; or a data set's folder"
+    )
+    layout: str | None = Field(None, description="layout of the folder; none for one with a table.csv")
+    layout_params: dict[str, Any] = Field({}, description="parameters of the layout")
+    protocol: str = Field("open_subject", description="'pvzoo data protocols' lists them")
+    protocol_params: dict[str, Any] = Field({}, description="parameters of the protocol")
 
 
 class AugmentParams(Params):

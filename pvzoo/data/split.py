@@ -120,6 +120,11 @@ class Split:
         return tuple(sorted({pair.identity for pair in self.train}, key=natural))
 
     @property
+    def closed(self) -> bool:
+        """Whether every identity that is tested trains."""
+        return {pair.identity for pair in self.test.samples} <= {pair.identity for pair in self.train}
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.train[0].images)
 

@@ -6,16 +6,18 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import EvaluationError
 from ..tensorfile import replacing
+from ..threshold import Threshold
 from . import metrics
 from .bootstrap import CONFIDENCE, Interval
+from .extremes import Worst
 from .metrics import power
 from .results import Evaluation, Figure
 
@@ -31,8 +33,57 @@ def _pair(interval: Interval) -> list[float | None]:
     return [_plain(interval.low), _plain(interval.high)]
 
 
-def to_json(result: Evaluation, *, command: str = "") -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """What a report holds beside a result.
+
+    Attributes:
+        command: The command that made it.
+        baselines: Results of matchers that need no training, on the same comparisons, by name.
+        left_out: Why there are no baselines.
+        worst: The comparisons that went most wrong.
+    """
+
+    command: str = ""
+    baselines: Mapping[str, Evaluation] = field(default_factory=dict)
+    left_out: str = ""
+    worst: Worst = field(default_factory=Worst)
+
+
+ALONE = Beside()
+
+
+def to_json(result: Evaluation, beside: Beside = ALONE) -> dict[str, Any]:
     """The content of ``metrics.json``: a value for each figure, ``null`` with a reason where there is none."""
+    worst = {"genuine": beside.worst.genuine, "impostor": beside.worst.impostor}
+    rate = result.eer
+    return {
+        **_figures(result),
+        "eer_low": rate.low,
+        "eer_high": rate.high,
+        "eer_threshold": _plain(rate.point.threshold),
+        "auc_error": metrics.auc_error(result.counted.tally),
+        **{f"n_{name}": count for name, count in asdict(result.counts).items()},
+        "bootstrap": dict(result.bootstrap),
+        "thresholds": [
+            {"dev": each.threshold.model_dump(), "fmr": each.point.fmr, "fnmr": each.point.fnmr}
+            for each in result.applied
+        ],
+        "baselines": {name: _figures(each) for name, each in beside.baselines.items()},
+        "baselines_left_out": beside.left_out,
+        "worst": {
+            kind: [{"score": pair.score, "first": pair.first.name, "second": pair.second.name} for pair in pairs]
+            for kind, pairs in worst.items()
+        },
+        "warnings": list(result.warnings),
+        "protocol": dict(result.protocol),
+        "pvzoo": __version__,
+        "command": beside.command,
+    }
+
+
+def _figures(result: Evaluation) -> dict[str, Any]:
+    """A value for each figure, and its interval, reason and remarks by the same name."""
     values: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -49,27 +100,7 @@ def to_json(result: Evaluation, *, command: str = "") -> dict[str, Any]:
             reasons[name] = figure.reason or figure.interval.reason
         if figure.remarks:
             care[name] = list(figure.remarks)
-    rate = result.eer
-    return {
-        **values,
-        "eer_low": rate.low,
-        "eer_high": rate.high,
-        "eer_threshold": _plain(rate.point.threshold),
-        "auc_error": metrics.auc_error(result.counted.tally),
-        **{f"n_{name}": count for name, count in asdict(result.counts).items()},
-        "intervals": intervals,
-        "bootstrap": dict(result.bootstrap),
-        "thresholds": [
-            {"dev": each.threshold.model_dump(), "fmr": each.point.fmr, "fnmr": each.point.fnmr}
-            for each in result.applied
-        ],
-        "reasons": reasons,
-        "remarks": care,
-        "warnings": list(result.warnings),
-        "protocol": dict(result.protocol),
-        "pvzoo": __version__,
-        "command": command,
-    }
+    return {**values, "intervals": intervals, "reasons": reasons, "remarks": care}
 
 
 def number(value: float, digits: int = 6) -> str:
@@ -82,6 +113,14 @@ def span(interval: Interval) -> str:
     return "-" if interval.reason else f"{number(interval.low, 4)} to {number(interval.high, 4)}"
 
 
+def brief(figure: Figure | None) -> str:
+    """A value and its interval, in a table of several matchers."""
+    if figure is None or math.isnan(figure.value):
+        return "-"
+    text = number(figure.value, 4)
+    return text if figure.interval.reason else f"{text} ({span(figure.interval)})"
+
+
 def amount(of: int | None) -> str:
     """A number of subjects or comparisons as reports show it."""
     return "unknown" if of is None else f"{of:,}"
@@ -92,7 +131,27 @@ def remarks(figure: Figure) -> str:
     return "; ".join(filter(None, (figure.reason, *figure.remarks)))
 
 
-def to_markdown(result: Evaluation, *, command: str = "") -> str:
+# By which matchers are set side by side.
+BASIS = {
+    "EER": ("eer", None),
+    "TAR at FMR 1e-2": ("tar_at_fmr", 1e-2),
+    "TAR at FMR 1e-3": ("tar_at_fmr", 1e-3),
+    "rank-1": ("rank_1", None),
+}
+
+
+def compared_figures(result: Evaluation) -> list[Figure | None]:
+    """The figures of :data:`BASIS`; ``None`` where there is none."""
+    found = {(figure.name, figure.at): figure for figure in result.figures}
+    return [found.get(key) for key in BASIS.values()]
+
+
+def rule(threshold: Threshold) -> str:
+    """How a threshold was chosen, as reports write it."""
+    return "EER" if threshold.target is None else f"FMR <= {power(threshold.target)}"
+
+
+def to_markdown(result: Evaluation, beside: Beside = ALONE) -> str:
     """The report for people."""
     rows: list[Sequence[str]] = []
     for each in result.figures:
@@ -101,14 +160,15 @@ def to_markdown(result: Evaluation, *, command: str = "") -> str:
         rows.append((each.title, number(each.value), span(each.interval), *sizes, remarks(each)))
     head = ("figure", "value", f"{CONFIDENCE:.0%} interval", "subjects", "identities", "genuine", "impostor", "remarks")
     rate = result.eer
-    lines = ["# Evaluation", "", *(f"* {name}: {value}" for name, value in result.protocol.items())]
+    lines = ["# Evaluation", "", *(f"> **{warning}**\n>" for warning in result.warnings), ""]
+    lines += [f"* {name}: {value}" for name, value in result.protocol.items()]
     lines += ["", *_table(head, rows), ""]
     where = f"threshold {number(rate.point.threshold)}, FMR {number(rate.point.fmr)}, FNMR {number(rate.point.fnmr)}"
     lines += [f"EER: {where}; between the neighbouring thresholds, {number(rate.low)} to {number(rate.high)}.", ""]
     if result.applied:
         rows = [
             (
-                "EER" if each.threshold.target is None else f"FMR <= {power(each.threshold.target)}",
+                rule(each.threshold),
                 *map(number, (each.threshold.value, each.threshold.fmr, each.threshold.fnmr)),
                 *map(number, (each.point.fmr, each.point.fnmr)),
             )
@@ -116,11 +176,19 @@ def to_markdown(result: Evaluation, *, command: str = "") -> str:
         ]
         lines += ["## Thresholds of the dev set", ""]
         lines += [*_table(("rule", "threshold", "dev FMR", "dev FNMR", "FMR", "FNMR"), rows), ""]
-    lines += ["## Read with care", "", *(f"* {warning}" for warning in result.warnings), ""] * bool(result.warnings)
+    if beside.baselines:
+        matchers = {"this result": result, **beside.baselines}
+        rows = [(name, *map(brief, compared_figures(each))) for name, each in matchers.items()]
+        lines += ["## Beside matchers without training", "", *_table(("matcher", *BASIS), rows), ""]
+    lines += [f"Matchers without training: {beside.left_out}.", ""] * bool(beside.left_out)
+    for kind, pairs in (("Genuine", beside.worst.genuine), ("Impostor", beside.worst.impostor)):
+        rows = [(number(pair.score, 4), pair.first.name, pair.second.name) for pair in pairs]
+        end = "lowest" if kind == "Genuine" else "highest"
+        lines += [f"## {kind} pairs with the {end} scores", "", *_table(("score", "", ""), rows), ""] * bool(rows)
     folds, seed = result.bootstrap.get("folds"), result.bootstrap.get("seed")
     if not all(each.interval.reason for each in result.figures):
         lines += [f"Intervals: {folds} folds of subjects drawn with replacement, seed {seed}.", ""]
-    lines += [f"pvzoo {__version__}" + (f", `{command}`" if command else "")]
+    lines += [f"pvzoo {__version__}" + (f", `{beside.command}`" if beside.command else "")]
     return "\n".join(lines) + "\n"
 
 
@@ -163,19 +231,27 @@ def curve_csv(result: Evaluation) -> str:
     return text.getvalue()
 
 
-def write_report(result: Evaluation, folder: Path, *, command: str = "") -> list[Path]:
+def write_report(result: Evaluation, folder: Path, beside: Beside = ALONE) -> list[Path]:
     """Writes ``metrics.json``, ``report.md``, ``metrics.csv`` and ``curve.csv``.
 
     Raises:
         EvaluationError: If they cannot be written.
     """
     texts = {
-        "metrics.json": json.dumps(to_json(result, command=command), indent=2, ensure_ascii=False, allow_nan=False)
-        + "\n",
-        "report.md": to_markdown(result, command=command),
+        "metrics.json": json.dumps(to_json(result, beside), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.md": to_markdown(result, beside),
         "metrics.csv": to_csv(result),
         "curve.csv": curve_csv(result),
     }
+    return write_texts(folder, texts)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Writes files by name, each whole or not at all.
+
+    Raises:
+        EvaluationError: If they cannot be written.
+    """
     try:
         folder.mkdir(exist_ok=True)
         for name, text in texts.items():

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import EvaluationError
 from ..threshold import Threshold
 from . import metrics
-from .bootstrap import CONFIDENCE, FOLDS, Interval, Replicates, percentile, subject_bootstrap
+from .bootstrap import CONFIDENCE, FOLDS, Interval, Replicates, draw, percentile, subject_bootstrap
 from .identification import Searches, search
 from .metrics import FMR_TARGETS, Point, Tally
 from .scores import Advance, Counted, Counts, Method, Source, count_scores, no_progress
@@ -65,6 +65,7 @@ _TITLES = {
     "rank_1": "rank-1",
     "rank_5": "rank-5",
     "fnir_at_fpir": "FNIR at FPIR",
+    "accuracy": "accuracy of the head",
 }
 
 
@@ -125,10 +126,9 @@ def choose_thresholds(source: Source, targets: Sequence[float] = FMR_TARGETS, *,
     Raises:
         EvaluationError: If the scores seem to be reversed.
     """
-    tally = count_scores(source, targets=targets).tally
-    points: list[tuple[Literal["eer", "fmr"], float | None, Point]] = [("eer", None, _checked_eer(tally).point)]
+    tally, rests = count_scores(source, targets=targets).tally, source.counts
+    points: list[tuple[Literal["eer", "fmr"], float | None, Point]] = [("eer", None, _checked_eer(tally, rests).point)]
     points += [("fmr", target, metrics.at_fmr(tally, target)) for target in targets]
-    rests = source.counts
     return [
         Threshold(
             value=point.threshold,
@@ -154,6 +154,7 @@ def evaluate(
     folds: int = FOLDS,
     seed: int = 0,
     protocol: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
     method: Method = "auto",
     advance: Advance = no_progress,
 ) -> Evaluation:
@@ -166,18 +167,20 @@ def evaluate(
         folds: Of the subject bootstrap; 0 for none.
         seed: Of its draws.
         protocol: What is compared, for the report.
+        warnings: What a reader has to know beside what the scores themselves show.
         method: How scores are counted.
         advance: Called with the number of comparisons done, in each of :func:`passes`.
 
     Raises:
-        EvaluationError: If the scores seem to be reversed: EER > 0.5; or a target is not between 0 and 1.
+        EvaluationError: If the scores seem to be reversed: the EER is above 0.5, and not by chance; or a target is not
+            between 0 and 1.
     """
     for target in targets:
         if not 0 < target < 1:
             raise EvaluationError(f"an FMR to read the TAR at lies between 0 and 1, not at {target}")
     cuts = tuple(threshold.value for threshold in dev)
     counted = count_scores(source, targets=(*targets, 1e-2, 1e-3), thresholds=cuts, method=method, advance=advance)
-    rate = _checked_eer(counted.tally)
+    rate = _checked_eer(counted.tally, source.counts)
     folded, reason = None, "no bootstrap was asked for"
     if folds:
         try:
@@ -198,10 +201,47 @@ def evaluate(
     except EvaluationError as error:
         figures.append(maker.missing("rank_1", str(error)))
     about = {"folds": folds, "seed": seed, "confidence": CONFIDENCE, "unit": "subject"}
-    warnings = _warnings(source.counts, folded is not None)
-    return Evaluation(
-        source.counts, tuple(figures), rate, counted, applied, searches, dict(protocol or {}), about, warnings
-    )
+    told = (*warnings, *_warnings(source.counts, rate, folded is not None))
+    what = dict(protocol or {})
+    return Evaluation(source.counts, tuple(figures), rate, counted, applied, searches, what, about, told)
+
+
+@dataclass(frozen=True, eq=False)
+class Classified:
+    """What a head made of samples of the classes that it was trained on.
+
+    Attributes:
+        rank: (P,) rank of the right class among the logits, from 1.
+        subject: (P,) number of the person of each sample, from 0.
+        classes: How many classes the head has.
+    """
+
+    rank: metrics.Array
+    subject: metrics.Array
+    classes: int
+
+
+def accuracy(
+    found: Classified | None, counts: Counts, *, reason: str = "", folds: int = FOLDS, seed: int = 0
+) -> Figure:
+    """The share of samples whose class has the highest logit.
+
+    Args:
+        found: What the head made of them; ``None`` if it cannot be had.
+        counts: Of the result that the figure goes with.
+        reason: Why it cannot be had.
+        folds: Of the subject bootstrap; 0 for none.
+        seed: Of its draws.
+    """
+    if found is None:
+        return Figure("accuracy", math.nan, Interval(math.nan, math.nan, reason), counts, reason=reason)
+    interval = Interval(math.nan, math.nan, "no bootstrap was asked for")
+    subjects = int(found.subject.max()) + 1
+    if folds:
+        hits, every = found.rank == 1, np.ones(len(found.rank), bool)
+        interval = percentile(_shares(draw(subjects, folds, seed), hits=hits, of=every, subject=found.subject))
+    about = f"{len(found.rank):,} samples of {found.classes:,} classes"
+    return Figure("accuracy", metrics.rank_k(found.rank, 1), interval, counts, remarks=(about,))
 
 
 def passes(source: Source, folds: int = FOLDS) -> int:
@@ -209,9 +249,16 @@ def passes(source: Source, folds: int = FOLDS) -> int:
     return 2 + (folds > 0 and source.first_subject is not None)
 
 
-def _checked_eer(counts: Tally) -> metrics.EqualErrorRate:
+def _checked_eer(counts: Tally, rests: Counts) -> metrics.EqualErrorRate:
+    """The EER, if the scores are not reversed.
+
+    A matcher that guesses has an EER around 0.5. Two standard errors of a share of 0.5 in n trials are 1 / sqrt(n); the
+    trials that count are the subjects, since comparisons of one person are not independent, or the rarer kind of
+    comparison where subjects are unknown.
+    """
     rate = metrics.eer(counts)
-    if rate.value > 0.5:
+    trials = rests.subjects or min(rests.genuine, rests.impostor)
+    if rate.value > 0.5 + 1 / math.sqrt(trials):
         message = f"the EER is {rate.value:.4f}, above 0.5: impostors score higher than genuine pairs"
         raise EvaluationError(f"{message}; if lower is more alike, say so (--distances), else the scores tell nothing")
     return rate
@@ -265,7 +312,7 @@ class _Maker:
         figures = []
         for k in RANKS if mated.any() else ():
             hits = (searches.rank <= k) & mated
-            spread = self._interval(partial(_shares, hits=hits, of=mated, subject=searches.subject))
+            spread = self._interval(partial(_fold_shares, hits=hits, of=mated, subject=searches.subject))
             rate = metrics.rank_k(searches.rank[mated], k)
             figures.append(Figure(f"rank_{k}", rate, spread, self.counts, remarks=(about,)))
         for target in FPIR_TARGETS if not mated.all() else ():
@@ -302,19 +349,25 @@ class _Maker:
         return text if people is None else f"{text}, or {3 / people:.1e} if only the {people} subjects are independent"
 
 
-def _shares(folded: Replicates, *, hits: metrics.Array, of: metrics.Array, subject: metrics.Array) -> list[float]:
-    """Share of hits in each fold."""
-    each = [np.bincount(subject, mask, folded.weights.shape[1]) for mask in (hits, of)]
+def _shares(weights: metrics.Array, *, hits: metrics.Array, of: metrics.Array, subject: metrics.Array) -> list[float]:
+    """Share of hits in each fold, of weights (F, S)."""
+    each = [np.bincount(subject, mask, weights.shape[1]) for mask in (hits, of)]
     with np.errstate(invalid="ignore"):
-        return list(map(float, (folded.weights @ each[0]) / (folded.weights @ each[1])))
+        return list(map(float, (weights @ each[0]) / (weights @ each[1])))
+
+
+def _fold_shares(folded: Replicates, **which: metrics.Array) -> list[float]:
+    return _shares(folded.weights, **which)
 
 
 def _fnirs(folded: Replicates, *, searches: Searches, target: float) -> list[float]:
     return [metrics.fnir_at_fpir(*searches.open_set(weights), target).fnmr for weights in folded.weights]
 
 
-def _warnings(counts: Counts, intervals: bool) -> tuple[str, ...]:
+def _warnings(counts: Counts, rate: metrics.EqualErrorRate, intervals: bool) -> tuple[str, ...]:
     found = []
+    if rate.value >= 0.5:
+        found.append(f"the EER of {rate.value:.4f} is that of guessing: the scores tell nobody apart")
     if counts.subjects is None:
         found.append("the scores do not say whose they are: no intervals, and no check that pairs are there once")
     elif intervals and counts.subjects < FEW_SUBJECTS:

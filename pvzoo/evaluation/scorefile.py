@@ -362,12 +362,13 @@ def _check_pairs(who: Who, lines: Sequence[int]) -> None:
         raise EvaluationError(f"line {lines[row]}: {message}")
 
 
-def score_set(source: Comparisons, names: Sequence[str]) -> ScoreSet:
+def score_set(source: Comparisons, names: Sequence[str], advance: Advance = no_progress) -> ScoreSet:
     """All scores of comparisons at once, to be written to a file; takes memory for each.
 
     Args:
         source: Comparisons of embeddings.
         names: Names of its samples.
+        advance: Called with the number of comparisons done.
     """
     columns: tuple[list[Array], ...] = ([], [], [], [])
     for tile in source.tiles():
@@ -378,6 +379,7 @@ def score_set(source: Comparisons, names: Sequence[str]) -> ScoreSet:
         counted = torch.ones_like(genuine) if tile.impostor is None else genuine | tile.impostor
         for column, values in zip(columns, (tile.scores.double(), genuine, first, second), strict=True):
             column.append(values.cpu()[counted.cpu()].numpy())
+        advance(tile.scores.numel())
     scores, genuine, probe, reference = (np.concatenate(column) for column in columns)  # type: ignore[assignment]
     people = source.population
     identity = people.identity.numpy()

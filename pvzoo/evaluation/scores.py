@@ -7,6 +7,7 @@ bins; a second pass takes apart the bins in which an operating point lies, so th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -27,8 +28,17 @@ Method = Literal["auto", "sorted", "histogram"]
 Advance = Callable[[int], None]
 
 
+Track = Callable[[str, int], AbstractContextManager[Advance]]
+
+
 def no_progress(count: int) -> None:
     """Where nobody watches."""
+
+
+@contextmanager
+def untracked(what: str, total: int) -> Iterator[Advance]:
+    """Likewise: ``what`` is done, ``total`` times."""
+    yield no_progress
 
 
 @dataclass(frozen=True)
@@ -98,15 +108,16 @@ class Source(Protocol):
         """All scores, the same in the same tiles each time."""
 
 
-def as_embeddings(values: Any) -> Tensor:
+def as_embeddings(values: Any, names: Sequence[object] | None = None) -> Tensor:
     """Embeddings as a tensor (N, D), checked; float32 unless they are float64.
 
     Args:
         values: A tensor or array (N, D), or one vector (D,) a sample.
+        names: What the samples are called in errors; by their row if left out.
 
     Raises:
         EvaluationError: If there are none, they have different dimensions, or one of them holds NaN or infinities or
-            has no direction; names the row.
+            has no direction; names the sample.
     """
     if not isinstance(values, (Tensor, np.ndarray)):
         rows = [torch.as_tensor(value) for value in values]
@@ -125,7 +136,8 @@ def as_embeddings(values: Any) -> Tensor:
     if len(bad):
         row = int(bad[0, 0])
         fault = "is all zeros, which has no direction" if norms[row] == 0 else "holds NaN or infinite values"
-        raise EvaluationError(f"embeddings: row {row} {fault}")
+        who = f"row {row}" if names is None else f"that of {names[row]}"
+        raise EvaluationError(f"embeddings: {who} {fault}")
     return embeddings
 
 

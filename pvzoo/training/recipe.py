@@ -14,25 +14,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from .. import catalog
-from ..data.params import AugmentParams
+from ..data.params import AugmentParams, Data
 from ..errors import SpecError, UnknownNameError, nearest
 from ..specs import ModelSpec, Source, load_spec
 from ..specs.fields import Section, explain, failure, validate_strictly
 
 Part = Annotated[str, Field(pattern=r"^(branches|alignments|fusions|neck|head)(\.[a-z0-9_]+)*$")]
 SUFFIXES = (".yaml", ".yml", ".json")
-
-
-class Data(Section):
-    """Where the images come from, and who trains."""
-
-    source: str = Field(
-        "synthpalm-v1", description="a SynthPalm release, drawn while training; a table; or a data set's folder"
-    )
-    layout: str | None = Field(None, description="layout of the folder; none for one with a table.csv")
-    layout_params: dict[str, Any] = Field({}, description="parameters of the layout")
-    protocol: str = Field("open_subject", description="'pvzoo data protocols' lists them")
-    protocol_params: dict[str, Any] = Field({}, description="parameters of the protocol")
 
 
 class Group(Section):

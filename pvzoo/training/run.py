@@ -31,6 +31,7 @@ from ..data.loading import Batch
 from ..data.module import PairDataModule
 from ..data.protocols import open_protocol
 from ..data.sampling import Balanced, InOrder, Sampler, Shuffled
+from ..data.sources import Images, open_images
 from ..data.split import Split
 from ..errors import PvzooError
 from ..model import Model
@@ -42,7 +43,6 @@ from .features import FeatureBatch, FeatureDataset, cache_features, whole
 from .journal import Journal
 from .module import TrainingError, TrainingModule
 from .recipe import Recipe, load_recipe
-from .sources import Images, open_images
 
 RECIPE, MODEL, CHECKPOINTS = "recipe.yaml", "model", "checkpoints"
 

@@ -1,4 +1,4 @@
-"""From a recipe's ``data`` to a table, a reader of its pixels, and a digest of them."""
+"""From the name of a data set to a table, a reader of its pixels, and a digest of them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.adapters.base import open_layout
-from ..data.reading import FileReader, Reader, SynthReader, synth_table
-from ..data.table import Table
 from ..errors import DataError, did_you_mean
 from ..synth import RELEASES
-from .recipe import Data
+from .adapters.base import open_layout
+from .params import Data
+from .reading import FileReader, Reader, SynthReader, synth_table
+from .table import Table
 
 TABLE = "table.csv"
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set to train on.
+    """A data set, ready to be read.
 
     Attributes:
+        name: The release, or the end of the path: what reports call it.
         table: With the digest of every file, where there are files.
         reader: Where its pixels come from.
         digest: SHA-256 over all pixels: of the files, or of what SynthPalm draws them from.
     """
 
+    name: str
     table: Table
     reader: Reader
     digest: str
@@ -39,7 +41,8 @@ def open_images(data: Data) -> Images:
     """
     if data.source in RELEASES:
         config = RELEASES[data.source]
-        return Images(synth_table(config), SynthReader(config), hashlib.sha256(repr(config).encode()).hexdigest())
+        digest = hashlib.sha256(repr(config).encode()).hexdigest()
+        return Images(data.source, synth_table(config), SynthReader(config), digest)
     path = Path(data.source).expanduser()
     if not path.exists():
         hint = did_you_mean(data.source, RELEASES) or f"; releases are {', '.join(RELEASES)}"
@@ -54,4 +57,5 @@ def open_images(data: Data) -> Images:
         raise DataError(f"{path}: has no {TABLE}; say which layout it has ('pvzoo data layouts' lists them)")
     table = table.hashed()
     digest = hashlib.sha256("\n".join(f"{r.path} {r.digest}" for r in table).encode()).hexdigest()
-    return Images(table, FileReader(table.root), digest)
+    name = "/".join(path.resolve().parts[-2 if path.is_file() else -1 :])
+    return Images(name, table, FileReader(table.root), digest)
