@@ -31,6 +31,7 @@ LAYERS = [
     ["embedding", "factory"],
     ["evaluation"],
     ["training"],
+    ["ablation"],
     ["testing", "scaffold"],
     ["cli"],
     ["__main__"],

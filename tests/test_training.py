@@ -20,9 +20,10 @@ import pvzoo
 from pvzoo import DataError, WeightsError
 from pvzoo.data.protocols import open_protocol
 from pvzoo.data.sources import open_images
+from pvzoo.training.folder import RunError
 from pvzoo.training.module import TrainingError
 from pvzoo.training.recipe import list_recipes, load_recipe
-from pvzoo.training.run import Machine, RunError, branch_specs, train
+from pvzoo.training.run import Machine, branch_specs, train
 
 SMALL: dict[str, Any] = {
     "data.source": "synthpalm-mini",

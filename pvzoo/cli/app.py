@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import SpecError, UnknownNameError, nearest
-from . import check, data, evaluate, matching, plugins, protocols, synth, train
+from . import ablate, check, data, evaluate, matching, plugins, protocols, synth, train
 from .output import console, heading, note, print_json, table
 from .settings import read_settings
 
@@ -66,6 +66,7 @@ app.command()(synth.synth)
 app.command("eval")(evaluate.evaluate)
 app.command()(train.train)
 app.command()(train.recipes)
+app.command()(ablate.ablate)
 app.command()(check.check)
 
 

@@ -142,7 +142,7 @@ def as_embeddings(values: Any, names: Sequence[object] | None = None) -> Tensor:
 
 
 class Comparisons:
-    """Cosine scores of embeddings, computed when they are asked for.
+    """Scores of embeddings, computed when they are asked for: their cosine, or their dot product.
 
     Samples are sorted by subject and identity, so that genuine pairs lie in few tiles.
 
@@ -150,15 +150,17 @@ class Comparisons:
         embeddings: (N, D), any length; see :func:`as_embeddings`.
         population: Whose they are.
         trials: Which are compared.
+        cosine: Whether the length of embeddings is left out.
+
+    Attributes:
+        limits: Between which all scores lie.
 
     Raises:
         EvaluationError: If the embeddings cannot be used, do not fit the population, or give no genuine or no
             impostor comparison.
     """
 
-    limits = (-1.0, 1.0)
-
-    def __init__(self, embeddings: Any, population: Population, trials: Trials) -> None:
+    def __init__(self, embeddings: Any, population: Population, trials: Trials, *, cosine: bool = True) -> None:
         self.embeddings = as_embeddings(embeddings)
         self.population = population
         self.trials = trials
@@ -169,7 +171,10 @@ class Comparisons:
         outside = both[(both < 0) | (both >= len(population))].tolist()
         if outside:
             raise EvaluationError(f"there is no sample {outside[0]}; the {len(population)} samples are numbered from 0")
-        self._scale = 1 / torch.linalg.vector_norm(self.embeddings, dim=1)
+        lengths = torch.linalg.vector_norm(self.embeddings, dim=1)
+        self._scale = 1 / lengths if cosine else torch.ones_like(lengths)
+        longest = 1.0 if cosine else float(lengths.max())
+        self.limits = (-(longest**2), longest**2)
         self._people = torch.unique(population.subject[both])
         self._subject = torch.searchsorted(self._people, population.subject)
         self.counts = self._count(sides)

@@ -134,6 +134,36 @@ def cache_features(
 
 
 @torch.inference_mode()
+def embed_features(model: Model, dataset: FeatureDataset, *, batch_size: int = 256) -> Tensor:
+    """The embeddings (N, D) of all samples, on the CPU, from view 0.
+
+    Args:
+        model: In eval mode.
+        dataset: Of its own features.
+        batch_size: Samples at once.
+
+    Raises:
+        MissingModalityError: If a sample lacks a modality that the fusion cannot do without.
+    """
+    found = []
+    for start in range(0, len(dataset), batch_size):
+        places = range(start, min(start + batch_size, len(dataset)))
+        batch = dataset.__getitems__([Draw(position) for position in places])
+        present = torch.stack([batch.present[modality] for modality in model.spec.modalities], 1)
+        embeddings = torch.empty(len(places), model.spec.geometry.embedding)
+        for pattern in torch.unique(present, dim=0):
+            rows = torch.nonzero((present == pattern).all(1))[:, 0]
+            has = dict(zip(model.spec.modalities, pattern.tolist(), strict=True))
+            features = {
+                branch: {m: x[rows].to(model.device, model.dtype) if has[m] else None for m, x in by_modality.items()}
+                for branch, by_modality in batch.features.items()
+            }
+            embeddings[rows] = model.fuse(features).embedding.float().cpu()
+        found.append(embeddings)
+    return torch.cat(found)
+
+
+@torch.inference_mode()
 def _compute(
     model: Model,
     dataset: PairDataset,

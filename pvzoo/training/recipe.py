@@ -225,12 +225,13 @@ def _extended(data: Mapping[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
     base = _source(data["extends"])
     if base.name in seen:
         raise SpecError([base.problem(("extends",), f"comes back to itself: {' -> '.join((*seen, base.name))}")])
-    return _merged(_extended(base.data, (*seen, base.name)), own)
+    return merged(_extended(base.data, (*seen, base.name)), own)
 
 
-def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The base with what is said anew; mappings are merged field by field."""
+    found = dict(base)
     for key, value in own.items():
-        below = merged.get(key)
-        merged[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged
+        below = found.get(key)
+        found[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return found

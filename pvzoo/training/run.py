@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from filelock import FileLock, Timeout
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader
@@ -33,13 +31,13 @@ from ..data.protocols import open_protocol
 from ..data.sampling import Balanced, InOrder, Sampler, Shuffled
 from ..data.sources import Images, open_images
 from ..data.split import Split
-from ..errors import PvzooError
 from ..model import Model
 from ..progress import track
 from ..specs import ModelSpec, Source, load_spec
-from ..tensorfile import read_header, replacing
+from ..tensorfile import read_header
 from .checkpoint import SafeCheckpointIO
 from .features import FeatureBatch, FeatureDataset, cache_features, whole
+from .folder import claimed, write
 from .journal import Journal
 from .module import TrainingError, TrainingModule
 from .recipe import Recipe, load_recipe
@@ -66,10 +64,6 @@ class Machine:
     strategy: str = "auto"
     progress: bool = True
     features: Path | None = None
-
-
-class RunError(PvzooError):
-    """A run folder cannot be used as asked."""
 
 
 def train(
@@ -102,7 +96,7 @@ def train(
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     folder = Path(out).expanduser()
     machine = machine or Machine()
-    with _claimed(folder, resolved, resume):
+    with claimed(folder, RECIPE, resolved.to_dict(), resume):
         return _run(resolved, folder, (), machine)
 
 
@@ -124,10 +118,8 @@ def _trained(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) 
     spec = recipe.spec(len(split.classes))
     init = [Path(path).expanduser() for path in recipe.init] or list(init)
     if recipe.stage == 2:
-        return [_fitted(recipe, spec, split, images, out, init, machine)]
-    return [
-        _fitted(recipe, alone, split, images, out / name, init, machine) for name, alone in branch_specs(spec).items()
-    ]
+        return [fit(recipe, spec, split, images, out, init, machine)]
+    return [fit(recipe, alone, split, images, out / name, init, machine) for name, alone in branch_specs(spec).items()]
 
 
 @dataclass(frozen=True)
@@ -227,10 +219,23 @@ def branch_specs(spec: ModelSpec) -> dict[str, ModelSpec]:
     return found
 
 
-def _fitted(
+def fit(
     recipe: Recipe, spec: ModelSpec, split: Split, images: Images, out: Path, init: Sequence[Path], machine: Machine
 ) -> Path:
-    """Trains one model; a run that has ended gives its result."""
+    """Trains one model; a run that has ended gives its result.
+
+    Args:
+        recipe: How.
+        spec: What.
+        split: Who trains, and who chooses.
+        images: Where the pixels of the split come from.
+        out: Folder of the run, which the caller has claimed.
+        init: Saved models to start from.
+        machine: Where.
+
+    Returns:
+        The folder of the saved model.
+    """
     if (out / MODEL / weights.WEIGHTS).is_file():
         return out / MODEL
     torch.manual_seed(recipe.seed)
@@ -250,7 +255,7 @@ def _fitted(
     if recipe.patience is not None:
         callbacks.append(EarlyStopping("dev_eer", patience=recipe.patience))
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "run.json", json.dumps(_facts(recipe, split, images, module), indent=2))
+    write(out / "run.json", json.dumps(_facts(recipe, split, images, module), indent=2))
     last = out / CHECKPOINTS / "last.safetensors"
     if recipe.compile:
         module.compile()
@@ -288,12 +293,15 @@ def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callba
     return Trainer(**settings | more)
 
 
+_PARTS = {"modalities", "branches", "share_branches", "fusion", "embedding"}
+
+
 def _started(spec: ModelSpec, init: Sequence[Path]) -> Model:
-    """A new model, or one that starts from a whole saved model or from branches."""
+    """A new model; or one that goes on from a saved one of the same parts, whatever its head; or with its branches."""
     if len(init) == 1:
         header = read_header(init[0] / weights.WEIGHTS if init[0].is_dir() else init[0])
-        saved = header.about.spec or {}
-        if saved.get("modalities") == list(spec.modalities) and set(saved.get("branches", {})) == set(spec.branches):
+        saved = load_spec(Source(str(header.path), header.about.spec)) if header.about.spec else None
+        if saved is not None and saved.model_dump(include=_PARTS) == spec.model_dump(include=_PARTS):
             return weights.load_model(spec, header, Model)
     model = Model(spec)
     if init:
@@ -310,7 +318,7 @@ def _data(recipe: Recipe, model: Model, split: Split, images: Images, features: 
         batch_size=size,
         balanced=(size // samples, samples) if samples else None,
         augment=_augmentation(recipe),
-        seed=recipe.seed,
+        seed=0 if recipe.cache_features else recipe.seed,  # cached views serve trainings with other seeds as well
         workers=recipe.batch.workers,
     )
     if not recipe.cache_features:
@@ -380,55 +388,6 @@ def _precision(recipe: Recipe, machine: Machine) -> str:
     return named["bf16" if on_cpu and fast else "fp32"]
 
 
-@contextmanager
-def _claimed(out: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
-    """The run folder, for this process alone, with this recipe and no other."""
-    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-    if os.environ.get("RANK", "0") != "0":  # rank 0 of torchrun claims it for all
-        yield
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock")
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise RunError(f"{out}: another process is writing this run; wait for it, or choose another folder") from error
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
-    try:
-        if (out / RECIPE).is_file():
-            if not resume:
-                raise RunError(f"{out}: holds a run; --resume goes on with it, or choose another folder")
-            before = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8"))
-            changed = sorted(_changes(before, recipe.to_dict()))
-            if changed:
-                shown = ", ".join(changed)
-                raise RunError(
-                    f"{out}: was begun with another recipe; {shown} differ. Resume with the same, or start anew"
-                )
-        elif resume:
-            raise RunError(f"{out}: there is no run to resume; leave out --resume to begin one")
-        else:
-            _write(out / RECIPE, text)
-        yield
-    finally:
-        lock.release()
-
-
-def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Dotted paths of the fields that differ."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in {*before, *now}:
-            yield from _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif before != now:
-        yield path
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write_text(text, encoding="utf-8")
-
-
 def _facts(recipe: Recipe, split: Split, images: Images, module: TrainingModule) -> dict[str, Any]:
     """What a reader needs to know of a run, beside the recipe."""
     trained = [
@@ -448,6 +407,7 @@ def _facts(recipe: Recipe, split: Split, images: Images, module: TrainingModule)
         "data": {"source": recipe.data.source, "digest": images.digest},
         "trained": trained,
         "frozen_parameters": sum(module.model.get_parameter(name).numel() for name in module.plan.frozen),
+        "started_from": str(module.model.load_report) if module.model.load_report else None,
         "seed": recipe.seed,
         "versions": {"pvzoo": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "git": _git_revision(),
