@@ -292,7 +292,7 @@ def test_thresholds_are_exported_and_decide(call: Callable[..., Any], model: Mod
                              "closed_s1_s2(dev=0.1, gallery=all, incomplete=drop, seed=0), dev\n")  # fmt: skip
     found = json.loads(call("compare", "--model", folder, "--fmr", "1e-2", "--json", *images).out)
     assert found["decision"] == {"same": True, "threshold": saved[1].model_dump()}
-    assert "choose with --fmr among 0.01" in call("compare", "--model", folder, *images).err
+    assert "--fmr chooses among 0.01" in call("compare", "--model", folder, *images).err
 
 
 @pytest.mark.parametrize(

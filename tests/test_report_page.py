@@ -95,7 +95,7 @@ def written(folder: Path) -> str:
         return extremes.Sample(f"{HOSTILE} {number}", dict.fromkeys(("palm", "vein"), pixels.getvalue()))
 
     worst = extremes.shown(extremes.extremes(source, 2), sample, sample)
-    beside = report.Beside(f"pvzoo eval {HOSTILE}", {f"lines {HOSTILE}": baseline}, "", worst)
+    beside = report.Beside(f"pvzoo eval {HOSTILE}", {f"lines $x {HOSTILE} $y^": baseline}, "", worst)
     report.write_report(result, folder, beside)
     page.write_page(result, folder, beside)
     return (folder / "index.html").read_text(encoding="utf-8")

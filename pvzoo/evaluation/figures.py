@@ -36,6 +36,7 @@ def draw(results: Mapping[str, Evaluation]) -> dict[str, str]:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
+    results = {name.replace("$", r"\$"): result for name, result in results.items()}  # else it would begin a formula
     drawings: dict[str, Drawing] = {"roc": _roc, "det": _det, "scores": _scores}
     if any(_mated(result) for result in results.values()):
         drawings["cmc"] = _cmc
