@@ -136,6 +136,7 @@ def test_the_page_says_everything_and_is_all_there_is(tmp_path: Path) -> None:
     # What figures are drawn in follows the page's light or dark.
     drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     assert not re.findall(r"#[0-9a-f]{6}", drawn) and "var(--line0)" in drawn and "var(--ink)" in drawn
+    assert "Intervals: 50 folds of subjects" in text
     for heading in ("Read with care", "Beside matchers without training", "Thresholds of the dev set", "Command"):
         assert f">{heading}<" in text
     # Figures stand alone as well.
@@ -164,6 +165,7 @@ def test_extreme_scores_can_be_drawn(tmp_path: Path, scores: list[float]) -> Non
     result = evaluate(ScoreSet(np.array(scores), np.arange(4) < 2))
     page.write_page(result, tmp_path / "out")
     assert (tmp_path / "out/roc.svg").is_file()
+    assert "folds of subjects" not in (tmp_path / "out/index.html").read_text()
 
 
 def test_without_matplotlib_all_but_the_page_is_written(
