@@ -183,6 +183,13 @@ def test_without_matplotlib_all_but_the_page_is_written(
     assert call(*command, "--no-page").code == 0
 
 
+def test_the_page_of_an_earlier_report_does_not_stay(tmp_path: Path) -> None:
+    written(tmp_path)
+    vectors, population = people(6)
+    report.write_report(evaluate(Comparisons(vectors, population, all_pairs(len(vectors))), folds=0), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.csv", "metrics.csv", "metrics.json", "report.md"]
+
+
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
