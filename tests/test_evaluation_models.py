@@ -292,7 +292,7 @@ def test_thresholds_are_exported_and_decide(call: Callable[..., Any], model: Mod
                              "closed_s1_s2(dev=0.1, gallery=all, incomplete=drop, seed=0), dev\n")  # fmt: skip
     found = json.loads(call("compare", "--model", folder, "--fmr", "1e-2", "--json", *images).out)
     assert found["decision"] == {"same": True, "threshold": saved[1].model_dump()}
-    assert "choose with --fmr among 0.01" in call("compare", "--model", folder, *images).err
+    assert "--fmr chooses among 0.01" in call("compare", "--model", folder, *images).err
 
 
 @pytest.mark.parametrize(
@@ -384,3 +384,38 @@ def test_a_damaged_image_is_named(model: Model, palms: Table, tmp_path: Path) ->
     ):
         table = Table([r for r in found.table if r.modality == "palm"], root)
         evaluate_model(model, replace(found, table=table), open_protocol(CLOSED).split(table))
+
+
+def test_baselines_that_are_left_out_are_said_to_be(
+    call: Callable[..., Any], folder: Path, palms: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = [r for r in palms if (r.modality, r.session, r.sample) != ("vein", 2, 1)]
+    Table(lacking, palms.root).write(tmp_path / "lacking.csv")
+    command = ("eval", folder, "--out", tmp_path / "out", "--no-page", "--folds", 0, "-p", CLOSED, "--data")
+    keep = (tmp_path / "lacking.csv", "--set", "incomplete=keep")
+    first = "identity 1/left, session 2, sample 1: has no vein image"
+    done = call(*command, *keep)
+    assert done.code == 0 and f"baselines: left out: {first}\n" in done.err
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["baselines_left_out"] == f"left out: {first}"
+    assert f"Matchers without training: left out: {first}." in (tmp_path / "out/report.md").read_text()
+    done = call(*command, *keep, "--baselines")
+    assert (done.code, done.out, done.err) == (2, "", f"error: {first}\n")
+
+    monkeypatch.setattr("pvzoo.evaluation.floor.AFFORDABLE", 100)
+    few = (*command, "synthpalm-mini", "-p", "open_subject")
+    done = call(*few)
+    left_out = "left out, as 120 comparisons take them long; --baselines has them all the same"
+    assert done.code == 0 and f"baselines: {left_out}\n" in done.err
+    assert "EER of CompCode, palm" in call(*few, "--baselines").out
+
+
+def test_a_model_of_the_zoo_without_weights_is_loudly_untrained(call: Callable[..., Any], tmp_path: Path) -> None:
+    spec = tmp_path / "small.json"
+    spec.write_text(json.dumps(pvzoo.spec("stage1_convnext_palm_nano", **{"preprocessing.size": 32}).to_dict()))
+    done = call("eval", spec, "--data", "synthpalm-mini", "--out", tmp_path / "out", "--folds", 0, "--no-pictures")
+    assert done.code == 0
+    assert done.err.startswith(f"warning: UNTRAINED: the weights of {spec} are random, so these figures say nothing")
+    page = (tmp_path / "out/index.html").read_text()
+    assert page.index("UNTRAINED: the weights") < page.index('<h2 id="figures">')
+    assert "<img" not in page and "Genuine pairs with the lowest scores" in page
+    assert "maximum curvature" not in page  # the model takes palms alone

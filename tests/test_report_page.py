@@ -95,7 +95,7 @@ def written(folder: Path) -> str:
         return extremes.Sample(f"{HOSTILE} {number}", dict.fromkeys(("palm", "vein"), pixels.getvalue()))
 
     worst = extremes.shown(extremes.extremes(source, 2), sample, sample)
-    beside = report.Beside(f"pvzoo eval {HOSTILE}", {f"lines {HOSTILE}": baseline}, "", worst)
+    beside = report.Beside(f"pvzoo eval {HOSTILE}", {f"lines $x {HOSTILE} $y^": baseline}, "", worst)
     report.write_report(result, folder, beside)
     page.write_page(result, folder, beside)
     return (folder / "index.html").read_text(encoding="utf-8")
@@ -136,6 +136,7 @@ def test_the_page_says_everything_and_is_all_there_is(tmp_path: Path) -> None:
     # What figures are drawn in follows the page's light or dark.
     drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     assert not re.findall(r"#[0-9a-f]{6}", drawn) and "var(--line0)" in drawn and "var(--ink)" in drawn
+    assert "Intervals: 50 folds of subjects" in text
     for heading in ("Read with care", "Beside matchers without training", "Thresholds of the dev set", "Command"):
         assert f">{heading}<" in text
     # Figures stand alone as well.
@@ -164,6 +165,7 @@ def test_extreme_scores_can_be_drawn(tmp_path: Path, scores: list[float]) -> Non
     result = evaluate(ScoreSet(np.array(scores), np.arange(4) < 2))
     page.write_page(result, tmp_path / "out")
     assert (tmp_path / "out/roc.svg").is_file()
+    assert "folds of subjects" not in (tmp_path / "out/index.html").read_text()
 
 
 def test_without_matplotlib_all_but_the_page_is_written(
@@ -179,6 +181,13 @@ def test_without_matplotlib_all_but_the_page_is_written(
     assert done.err.endswith(": pip install 'pvzoo[viz]'\n")
     assert (tmp_path / "out/metrics.json").is_file() and not (tmp_path / "out/index.html").exists()
     assert call(*command, "--no-page").code == 0
+
+
+def test_the_page_of_an_earlier_report_does_not_stay(tmp_path: Path) -> None:
+    written(tmp_path)
+    vectors, population = people(6)
+    report.write_report(evaluate(Comparisons(vectors, population, all_pairs(len(vectors))), folds=0), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.csv", "metrics.csv", "metrics.json", "report.md"]
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------

@@ -64,10 +64,10 @@ def compare(
     if len(images) != 2 * len(modalities):
         each = f"{' and '.join(modalities)} of palm A, then of palm B"
         raise InputError(f"{model} needs {2 * len(modalities)} images ({each}), and {len(images)} were given")
-    a, b = ([None if path == MISSING else path for path in side] for side in _halves(images))
+    paths = [None if path == MISSING else path for path in images]
     if fmr is not None:
         net.threshold(fmr)  # before anything is read
-    score = net.score(a, b)
+    score = net.score(paths[: len(modalities)], paths[len(modalities) :])
     decision = _decided(net, score, fmr)
     if as_json:
         about = decision and {"same": decision.same, "threshold": decision.threshold.model_dump()}
@@ -79,13 +79,8 @@ def compare(
     _say_if_untrained(net, model, seed)
     if decision is None and not net.untrained:
         has = ", ".join(f"{cut.target:g}" for cut in net.thresholds if cut.target is not None)
-        how = f"choose with --fmr among {has}"
-        how = how if has else "'pvzoo eval FOLDER --data ... --export-thresholds' adds them"
+        how = f"--fmr chooses among {has}" if has else "'pvzoo eval FOLDER --data ... --export-thresholds' makes some"
         note(f"note: no decision, as {model} has no threshold for an FMR of {DEFAULT_FMR:g}; {how}")
-
-
-def _halves(images: list[str]) -> tuple[list[str], list[str]]:
-    return images[: len(images) // 2], images[len(images) // 2 :]
 
 
 def _decided(net: Model, score: float, fmr: float | None) -> Decision | None:

@@ -36,6 +36,7 @@ def draw(results: Mapping[str, Evaluation]) -> dict[str, str]:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
+    results = {name.replace("$", r"\$"): result for name, result in results.items()}  # else it would begin a formula
     drawings: dict[str, Drawing] = {"roc": _roc, "det": _det, "scores": _scores}
     if any(_mated(result) for result in results.values()):
         drawings["cmc"] = _cmc
@@ -111,10 +112,10 @@ def _det(axes: Any, results: Mapping[str, Evaluation]) -> None:
     for axis, limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
         axis.set_ticks(_deviates(np.array(ticks)), [f"{tick:.4%}".rstrip("0%").rstrip(".") + " %" for tick in ticks])
         limits(*bounds)
-    axes.tick_params(axis="x", rotation=30)
+    axes.tick_params(axis="x", rotation=45)
     axes.set_xlabel("false match rate, FMR")
     axes.set_ylabel("false non-match rate, FNMR")
-    axes.legend(loc="upper right")
+    axes.legend()
 
 
 def _scores(axes: Any, results: Mapping[str, Evaluation]) -> None:
@@ -134,7 +135,7 @@ def _scores(axes: Any, results: Mapping[str, Evaluation]) -> None:
     axes.set_ylim(0)
     axes.set_xlabel("score (higher is more alike)")
     axes.set_ylabel("share of the comparisons")
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 
 
 def _cmc(axes: Any, results: Mapping[str, Evaluation]) -> None:

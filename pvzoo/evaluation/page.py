@@ -14,10 +14,9 @@ from .. import __version__
 from . import report
 from .bootstrap import CONFIDENCE
 from .figures import COLOURS, FAINT, INK, draw
-from .report import ALONE, Beside
+from .report import ALONE, PAGE, Beside
 from .results import Evaluation
 
-PAGE = "index.html"
 # What each figure shows, and what to look at.
 _CAPTIONS = {
     "roc": (

@@ -22,6 +22,7 @@ from .metrics import power
 from .results import Evaluation, Figure
 
 CURVE_POINTS = 2000
+PAGE, FIGURES = "index.html", ("roc", "det", "scores", "cmc")
 
 
 def _plain(value: float) -> float | None:
@@ -232,7 +233,7 @@ def curve_csv(result: Evaluation) -> str:
 
 
 def write_report(result: Evaluation, folder: Path, beside: Beside = ALONE) -> list[Path]:
-    """Writes ``metrics.json``, ``report.md``, ``metrics.csv`` and ``curve.csv``.
+    """Writes ``metrics.json``, ``report.md``, ``metrics.csv`` and ``curve.csv``; a page of an earlier report goes.
 
     Raises:
         EvaluationError: If they cannot be written.
@@ -243,7 +244,10 @@ def write_report(result: Evaluation, folder: Path, beside: Beside = ALONE) -> li
         "metrics.csv": to_csv(result),
         "curve.csv": curve_csv(result),
     }
-    return write_texts(folder, texts)
+    written = write_texts(folder, texts)
+    for name in (PAGE, *(f"{figure}.svg" for figure in FIGURES)):
+        (folder / name).unlink(missing_ok=True)
+    return written
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
