@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import platform
 import shutil
@@ -167,7 +166,7 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
         model = Model(spec)
         data = _data(plain, model, split, images, out)
         batches = data.train_dataloader()
-        module = TrainingModule(model, plain, split.dev, 1)
+        module = TrainingModule(model, plain, split.dev)
         label = "_".join(filter(None, (name, label))) or "model"
         picture = out / f"{label}.png"
         out.mkdir(parents=True, exist_ok=True)
@@ -243,8 +242,7 @@ def _fitted(
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     data = _data(recipe, model, split, images, out)
-    steps = recipe.epochs * math.ceil(len(data.train_dataloader()) / recipe.batch.accumulate)
-    module = TrainingModule(model, recipe, split.dev, steps)
+    module = TrainingModule(model, recipe, split.dev)
     best = ModelCheckpoint(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
     every = ModelCheckpoint(out / CHECKPOINTS, "last", enable_version_counter=False)
     best.FILE_EXTENSION = every.FILE_EXTENSION = ".safetensors"
@@ -261,9 +259,9 @@ def _fitted(
     with _explained():
         trainer = _trainer(recipe, machine, out, callbacks)
         trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
-    chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
-    model.load_state_dict({name.removeprefix("model."): value for name, value in chosen.items()})
     if trainer.is_global_zero:
+        chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
+        model.load_state_dict({name.removeprefix("model."): value for name, value in chosen.items()})
         model.eval().save(out / MODEL)
     trainer.strategy.barrier()
     return out / MODEL
