@@ -106,7 +106,7 @@ class ClassCenters:
         if self.shards > 1:
             # In the head's own float32: gradients are summed over the processes in the type of what was gathered.
             embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
-            embedding = _Gathered.apply(embedding)  # type: ignore[no-untyped-call]
+            embedding = _Gathered.apply(embedding)
             labels = everyone
         self._draw(everyone, step)
         targets = self._places(labels)
@@ -144,8 +144,8 @@ class ClassCenters:
 
     def clip(self, parameters: Iterable[Tensor], limit: float) -> None:
         """Clips gradients by their norm, the rows of all processes included, so that all scale by the same."""
-        parameters = [parameter for parameter in parameters if parameter.grad is not None]
-        shared = [parameter.grad for parameter in parameters if parameter is not self.rows and parameter.grad is not None]
+        parameters = list(parameters)
+        shared = [p.grad for p in parameters if p is not self.rows and p.grad is not None]
         own = [] if self.rows.grad is None else [self.rows.grad]
         square = nn.utils.get_total_norm(own).to(self._own.device).square()
         if self.shards > 1:
@@ -242,7 +242,8 @@ def sharded_cross_entropy(logits: Tensor, targets: Tensor, classes: int, label_s
     terms = [(logits - top[:, None]).exp().sum(1), torch.where(targets == ELSEWHERE, 0.0, own)]
     if label_smoothing:
         terms.append(logits.sum(1) / classes)
-    mass, target, *mean = _Summed.apply(torch.stack(terms))  # type: ignore[no-untyped-call]
+    summed: Tensor = _Summed.apply(torch.stack(terms))
+    mass, target, *mean = summed
     wanted = target if not mean else (1 - label_smoothing) * target + label_smoothing * mean[0]
     return (top + mass.log() - wanted).mean()
 
@@ -268,7 +269,8 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
-        return gradient.chunk(dist.get_world_size())[dist.get_rank()] * dist.get_world_size()
+        world = dist.get_world_size()
+        return torch.mul(gradient.chunk(world)[dist.get_rank()], world)
 
 
 class _Summed(torch.autograd.Function):

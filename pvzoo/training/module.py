@@ -181,7 +181,7 @@ class TrainingModule(LightningModule):
             state, name = checkpoint["state_dict"], f"model.{HEAD_WEIGHT}"
             self.centers.load(state[name], checkpoint[CENTERS])
             if self.centers.shards > 1:
-                state[name] = self.model.head.weight.detach()  # empty
+                state[name] = self.model.get_parameter(HEAD_WEIGHT).detach()  # empty
 
     def _rate(self, step: int) -> float:
         """Learning rate as a share of its peak: linear warm-up, then half a cosine."""
@@ -226,7 +226,8 @@ class TrainingModule(LightningModule):
         smoothing = self.recipe.losses.label_smoothing
         if self.centers is not None:
             return self.centers.loss(joined, labels, step=self.global_step, label_smoothing=smoothing)
-        return F.cross_entropy(self.model.head(joined, labels), labels, label_smoothing=smoothing)
+        logits: Tensor = self.model.head(joined, labels)
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def _alone(self, batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor] | None:
         """The embeddings of each of the first two modalities alone, of the samples that have both."""
