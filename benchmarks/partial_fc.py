@@ -93,11 +93,22 @@ def memory(classes: int, rate: float, optimiser: str, rounds: int) -> None:
     found: dict[float, list[float]] = {rate: [], 1.0: []}
     for _ in range(rounds):
         for each, values in found.items():
-            command = [sys.executable, __file__, "--peak", str(each), "--classes", str(classes), "--optimiser", optimiser]
+            command = [
+                sys.executable,
+                __file__,
+                "--peak",
+                str(each),
+                "--classes",
+                str(classes),
+                "--optimiser",
+                optimiser,
+            ]
             values.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     ours, theirs = (median(values) for values in found.values())
     met = "met" if ours / theirs <= MEMORY_GOAL else "MISSED"
-    print(f"{optimiser}, added memory: {ours / theirs:.3f} (goal {MEMORY_GOAL:.3f}, {met})   {ours:.0f} MB / {theirs:.0f} MB")
+    print(
+        f"{optimiser}, added memory: {ours / theirs:.3f} (goal {MEMORY_GOAL:.3f}, {met})   {ours:.0f} MB / {theirs:.0f} MB"
+    )
 
 
 def main() -> None:
@@ -114,7 +125,9 @@ def main() -> None:
     if args.peak:
         peak(args.classes, args.peak, optimisers[0])
         return
-    print(f"{args.classes:,} classes, dimension {DIM}, batch {BATCH}, sample rate {args.rate:g}, {args.threads} threads")
+    print(
+        f"{args.classes:,} classes, dimension {DIM}, batch {BATCH}, sample rate {args.rate:g}, {args.threads} threads"
+    )
     for optimiser in optimisers:
         ours, theirs = (partial(spent, step_of(args.classes, rate, optimiser)) for rate in (args.rate, 1.0))
         name = f"{optimiser}, step with a sample / with all"

@@ -5,8 +5,9 @@ Contract: ``forward(embedding, labels=None)`` takes (N, D), before L2 normalisat
 Comparison of palms uses the embedding, never the head.
 
 A head of class centres may offer two things more, and is then trained with a sample of its classes or sharded over
-processes (:mod:`pvzoo.training.centers`): an attribute ``sample_rate``, and ``forward(embedding, labels, weight)``, which
-gives the logits over the classes whose rows of ``self.weight`` are given; the label -1 stands for a class without one.
+processes (:mod:`pvzoo.training.centers`): an attribute ``sample_rate``, and ``forward(embedding, labels, weight)``,
+which gives the logits over the classes whose rows of ``self.weight`` are given; the label -1 is for a class that is not
+among them.
 
 This module holds the light part: parameters and names.
 """

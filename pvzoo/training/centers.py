@@ -245,7 +245,8 @@ def sharded_cross_entropy(logits: Tensor, targets: Tensor, classes: int, label_s
     summed: Tensor = _Summed.apply(torch.stack(terms))
     mass, target, *mean = summed
     wanted = target if not mean else (1 - label_smoothing) * target + label_smoothing * mean[0]
-    return (top + mass.log() - wanted).mean()
+    loss: Tensor = (top + mass.log() - wanted).mean()
+    return loss
 
 
 def _gathered(part: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
+import signal
 import subprocess
 import time
 import warnings
@@ -37,12 +39,14 @@ from ..specs import ModelSpec, Source, load_spec
 from ..tensorfile import read_header, replacing
 from .checkpoint import SafeCheckpointIO
 from .features import FeatureBatch, FeatureDataset, cache_features, collate_features
+from .jobs import train_branches
 from .journal import Journal
 from .module import TrainingError, TrainingModule
 from .recipe import Recipe, load_recipe
 from .sources import Images, open_images
 
 RECIPE, MODEL, CHECKPOINTS = "recipe.yaml", "model", "checkpoints"
+_GONE = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|DDP expects same model across all ranks")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Machine:
         num_nodes: Machines.
         strategy: ``auto``, ``ddp``, ...
         progress: Whether to show progress bars.
+        jobs: Branches of stage 1 that are trained side by side, each in a process of its own on one device.
     """
 
     accelerator: str = "auto"
@@ -62,6 +67,7 @@ class Machine:
     num_nodes: int = 1
     strategy: str = "auto"
     progress: bool = True
+    jobs: int = 1
 
 
 class RunError(PvzooError):
@@ -98,6 +104,8 @@ def train(
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     folder = Path(out).expanduser()
     machine = machine or Machine()
+    if machine.jobs > 1 and (machine.devices != 1 or machine.num_nodes > 1):
+        raise RunError("jobs train on one device each; leave out either jobs, or devices and num_nodes")
     with _claimed(folder, resolved, resume):
         return _run(resolved, folder, (), machine)
 
@@ -121,9 +129,19 @@ def _trained(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) 
     init = [Path(path).expanduser() for path in recipe.init] or list(init)
     if recipe.stage == 2:
         return [_fitted(recipe, spec, split, images, out, init, machine)]
-    return [
-        _fitted(recipe, alone, split, images, out / name, init, machine) for name, alone in branch_specs(spec).items()
-    ]
+    specs = branch_specs(spec)
+    if machine.jobs > 1:
+        left = [name for name in specs if not (out / name / MODEL / weights.WEIGHTS).is_file()]
+        train_branches(recipe, left, out, init, machine, machine.jobs)
+    return [_fitted(recipe, alone, split, images, out / name, init, machine) for name, alone in specs.items()]
+
+
+def train_branch(recipe: Recipe, name: str, out: Path, init: Sequence[Path], machine: Machine) -> None:
+    """Trains one branch of stage 1, in a run folder that is claimed."""
+    images = open_images(recipe.data)
+    split = open_protocol(recipe.data.protocol, recipe.data.protocol_params).split(images.table)
+    spec = branch_specs(_spec(recipe, len(split.classes)))[name]
+    _fitted(recipe, spec, split, images, out / name, init, machine)
 
 
 @dataclass(frozen=True)
@@ -174,7 +192,8 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
         with _explained():
             timer = _Timer()
             quiet = replace(machine, progress=False)
-            trainer = _trainer(plain, quiet, out, [timer], limit_train_batches=3, limit_val_batches=0, max_epochs=1)
+            few = {"limit_train_batches": 3, "limit_val_batches": 0, "max_epochs": 1, "enable_checkpointing": False}
+            trainer = _trainer(plain, quiet, out, [timer], strategy="auto", **few)
             trainer.fit(module, datamodule=data)
         yield Preview(label, _facts(recipe, split, images, module), recipe.epochs * len(batches), timer.step(), picture)
 
@@ -251,14 +270,20 @@ def _fitted(
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     if recipe.patience is not None:
         callbacks.append(EarlyStopping("dev_eer", patience=recipe.patience))
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / "run.json", json.dumps(_facts(recipe, split, images, module), indent=2))
+    if is_first():
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / "run.json", json.dumps(_facts(recipe, split, images, module), indent=2))
     last = out / CHECKPOINTS / "last.safetensors"
     if recipe.compile:
         module.compile()
     with _explained():
-        trainer = _trainer(recipe, machine, out, callbacks)
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
+        trainer = _trainer(recipe, machine, out, callbacks, strategy=_strategy(recipe, split, spec, machine))
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
+        except BaseException:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(signal.SIGTERM)  # processes that wait for this one
+            raise
     if trainer.is_global_zero:
         chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
         model.load_state_dict({name.removeprefix("model."): value for name, value in chosen.items()})
@@ -267,15 +292,24 @@ def _fitted(
     return out / MODEL
 
 
+def _strategy(recipe: Recipe, split: Split, spec: ModelSpec, machine: Machine) -> str:
+    """Lightning's word. Processes wait for the gradient of each parameter; do some have none in some steps?"""
+    late = any(group.from_epoch for group in recipe.plan)
+    missing = any(len(pair.records) < len(spec.modalities) for pair in split.train)
+    several = machine.num_nodes > 1 or machine.devices != 1
+    if several and machine.strategy in ("auto", "ddp") and (late or missing or recipe.modality_dropout):
+        return "ddp_find_unused_parameters_true"
+    return machine.strategy
+
+
 def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callback], **more: Any) -> Trainer:
     settings: dict[str, Any] = {
         "accelerator": machine.accelerator,
         "devices": machine.devices,
         "num_nodes": machine.num_nodes,
-        "strategy": machine.strategy,
         "precision": _precision(recipe, machine),
         "max_epochs": recipe.epochs,
-        "enable_checkpointing": not more,
+        "sync_batchnorm": recipe.sync_batchnorm,
         "gradient_clip_val": recipe.optimiser.clip_norm,
         "accumulate_grad_batches": recipe.batch.accumulate,
         "callbacks": callbacks,
@@ -371,11 +405,21 @@ def _precision(recipe: Recipe, machine: Machine) -> str:
     return named["bf16" if on_cpu and fast else "fp32"]
 
 
+def is_first() -> bool:
+    """Whether this is the first of the processes that train together, or the only one; true before they meet."""
+    # In the order of trust: torchrun's, Lightning's own, SLURM's, which is also set where SLURM started one process.
+    for names in (("RANK",), ("NODE_RANK", "LOCAL_RANK"), ("SLURM_PROCID",)):
+        found = [os.environ[name] for name in names if name in os.environ]
+        if found:
+            return set(found) == {"0"}
+    return True
+
+
 @contextmanager
 def _claimed(out: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
     """The run folder, for this process alone, with this recipe and no other."""
     text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-    if os.environ.get("RANK", "0") != "0":  # rank 0 of torchrun claims it for all
+    if not is_first():  # which claims it for all
         yield
         return
     try:
@@ -464,8 +508,12 @@ def _explained() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 convolutions: the same layout
             yield
     except RuntimeError as error:
+        if torch.distributed.is_initialized() and _GONE.search(str(error)):
+            message = "another process of this training ended, and says why"
+            raise TrainingError(f"{message}; mend that, and resume from the last checkpoint") from error
         if "DataLoader worker" not in str(error):
             raise
         message = f"a process that loads images ended: {str(error).splitlines()[0]}; it may lack memory"
@@ -477,7 +525,7 @@ def _explained() -> Iterator[None]:
 
 def _published(model: Path, place: Path) -> Path:
     """Copies the last step's model to where it is looked for."""
-    if not (place / weights.WEIGHTS).is_file() and os.environ.get("RANK", "0") == "0":
+    if not (place / weights.WEIGHTS).is_file() and is_first():
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(model, partial)
