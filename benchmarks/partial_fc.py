@@ -106,9 +106,8 @@ def memory(classes: int, rate: float, optimiser: str, rounds: int) -> None:
             values.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     ours, theirs = (median(values) for values in found.values())
     met = "met" if ours / theirs <= MEMORY_GOAL else "MISSED"
-    print(
-        f"{optimiser}, added memory: {ours / theirs:.3f} (goal {MEMORY_GOAL:.3f}, {met})   {ours:.0f} MB / {theirs:.0f} MB"
-    )
+    ratio = f"{ours / theirs:.3f} (goal {MEMORY_GOAL:.3f}, {met})"
+    print(f"{optimiser}, added memory: {ratio}   {ours:.0f} MB / {theirs:.0f} MB", flush=True)
 
 
 def main() -> None:

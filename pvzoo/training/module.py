@@ -58,33 +58,25 @@ class TrainingModule(LightningModule):
     def setup(self, stage: str) -> None:
         # Before processes agree on what they exchange: all that is trained at some time, and nothing else.
         self.plan.apply(self.model, self.recipe.epochs)
-        if (
-            self.recipe.sync_batchnorm
-            and self.trainer.world_size > 1
-            and self.trainer.strategy.root_device.type == "cpu"
-        ):
+        device, world = self.trainer.strategy.root_device, self.trainer.world_size
+        shard, rate = self.recipe.shard_head, getattr(self.model.head, "sample_rate", 1.0)
+        if self.recipe.sync_batchnorm and world > 1 and device.type == "cpu":
             raise TrainingError("sync_batchnorm: torch has none on the CPU; leave it out")
-        rate = getattr(self.model.head, "sample_rate", 1.0)
-        if rate == 1 and not self.recipe.shard_head:
+        if rate == 1 and not shard:
             return
         head = center_head(self.model.head)
         if head is None:
             name = self.model.spec.head.name
             raise TrainingError(f"shard_head: head {name!r} has no class centres that can be sharded; leave it out")
-        if self.recipe.shard_head and head.num_classes < world:
+        if shard and head.num_classes < world:
             raise TrainingError(f"shard_head: {head.num_classes} classes cannot be sharded over {world} processes")
-        if self.recipe.shard_head and self.trainer.precision == "16-mixed":
+        if shard and self.trainer.precision == "16-mixed":
             raise TrainingError("shard_head: does not work with precision fp16, which was chosen; set bf16 or fp32")
         if rate < 1 and self.recipe.batch.accumulate > 1:
             message = f"head.params.sample_rate is {rate:g}: each step looks at other classes, so gradients of several"
             raise TrainingError(f"{message} steps cannot be summed; set batch.accumulate to 1, or sample_rate to 1")
-        self.centers = ClassCenters(
-            head,
-            batch=self.recipe.batch.size * world,
-            seed=self.recipe.seed,
-            shard=self.recipe.shard_head,
-            device=device,
-        )
+        batch = self.recipe.batch.size * world
+        self.centers = ClassCenters(head, batch=batch, seed=self.recipe.seed, shard=shard, device=device)
         self.plan.replace(HEAD_WEIGHT, self.centers.rows)
 
     def teardown(self, stage: str) -> None:
