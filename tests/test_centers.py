@@ -136,7 +136,6 @@ def test_a_row_moves_as_an_optimiser_of_its_own_would_move_it(name: str) -> None
     weight = head.weight.detach().clone().view(CLASSES, -1)
     state = [torch.zeros_like(weight) for _ in range(2)]
     for step in range(1, 7):
-        embedding, labels = batch(step)
         before = head.weight.detach().clone()
         moved(centers, optimiser, step)
         index, gradient = centers._index, centers.rows.grad
@@ -184,7 +183,7 @@ def test_the_head_itself_knows_nothing_of_samples() -> None:
     assert center_head(build("linear")) is None and center_head(build("arcface")) is not None
 
 
-# --- several processes -------------------------------------------------------------------------------------------------
+# --- several processes ------------------------------------------------------------------------------------------------
 
 # A linear "backbone" in front of the head, trained by one process or several on the same samples.
 WORKER = """

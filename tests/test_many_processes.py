@@ -231,16 +231,16 @@ def test_a_sampled_head_trains_and_goes_on_bit_by_bit(tmp_path: Path, tiny: dict
 
     from pvzoo.training import run
 
-    class Cut(Exception):
+    class CutError(Exception):
         pass
 
     class Cutting(run.Journal):
         def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
             super().on_train_epoch_start(trainer, module)
             if trainer.current_epoch == 2:
-                raise Cut
+                raise CutError
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(CutError):
         patch.setattr(run, "Journal", Cutting)
         train("end_to_end", tmp_path / "cut", overrides=recipe, machine=CPU)
     made.append(train("end_to_end", tmp_path / "cut", overrides=recipe, resume=True, machine=CPU))

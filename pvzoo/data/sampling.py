@@ -74,15 +74,13 @@ class Sampler(DistributedSampler[Draw], ABC):
 class InOrder(Sampler):
     """Every sample once, in order; a rank may have one more than another.
 
-    But all have equally many batches, as ranks that wait for each other in each need: where the one sample more would
-    be a batch of its own, batches are larger by a sample or two.
+    But all have equally many batches, as ranks need that wait for each other in each (unless there are fewer samples
+    than ranks): where the one sample more would be a batch of its own, batches are larger by a sample or two.
     """
 
     def __init__(self, count: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(count, batch_size, 0, rank, world_size)
-        if world_size > 1 and count < world_size:
-            raise DataError(f"{count} samples are too few for {world_size} ranks")
-        if count % world_size:
+        if count % world_size and count > world_size:
             while count // world_size % self.batch_size == 0:
                 self.batch_size += 1
 

@@ -62,6 +62,8 @@ class TrainingModule(LightningModule):
         shard, rate = self.recipe.shard_head, getattr(self.model.head, "sample_rate", 1.0)
         if self.recipe.sync_batchnorm and world > 1 and device.type == "cpu":
             raise TrainingError("sync_batchnorm: torch has none on the CPU; leave it out")
+        if len(self._dev.samples) < world:
+            raise TrainingError(f"{len(self._dev.samples)} dev samples are too few for {world} processes")
         if rate == 1 and not shard:
             return
         head = center_head(self.model.head)

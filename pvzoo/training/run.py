@@ -191,7 +191,7 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
         _picture(next(iter(batches)), picture)
         with _explained():
             timer = _Timer()
-            quiet = replace(machine, progress=False)
+            quiet = replace(machine, progress=False, devices=1, num_nodes=1)
             few = {"limit_train_batches": 3, "limit_val_batches": 0, "max_epochs": 1, "enable_checkpointing": False}
             trainer = _trainer(plain, quiet, out, [timer], strategy="auto", **few)
             trainer.fit(module, datamodule=data)
@@ -282,7 +282,8 @@ def _fitted(
             trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
         except BaseException:
             if trainer.strategy.launcher is not None:
-                trainer.strategy.launcher.kill(signal.SIGTERM)  # processes that wait for this one
+                # Processes that wait for this one, in C++, where Python's handler of SIGTERM never runs.
+                trainer.strategy.launcher.kill(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
             raise
     if trainer.is_global_zero:
         chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
