@@ -241,8 +241,7 @@ class Model(nn.Module):
 
     def embed(self, *images: Tensor | None, **by_name: Tensor | None) -> Tensor:
         """Images to the embedding (N, D), of unit length unless the spec says otherwise; no head is run."""
-        joined, _ = self._join(self.features(*images, **by_name))
-        return self._embedding(self.neck(joined))
+        return self.embedding(self.join(self.features(*images, **by_name)))
 
     def features(self, *images: Tensor | None, **by_name: Tensor | None) -> dict[str, dict[str, Tensor | None]]:
         """Runs the backbones alone: by branch and modality, vectors (N, D) or maps (N, D, h, w), before alignment.
@@ -280,13 +279,16 @@ class Model(nn.Module):
                 self._check_labels(labels, batch)
         return self._classify(features, labels)
 
+    def join(self, features: BranchFeatures) -> Tensor:
+        """Runs what stands between backbones and head on what :meth:`features` gave: (N, D), as the head takes it."""
+        return self._join(features)[0]
+
     def _classify(self, features: BranchFeatures, labels: Tensor | None) -> Output:
         joined, details = self._join(features)
-        necked = self.neck(joined)
-        return Output(self.head(necked, labels), self._embedding(necked), details)
+        return Output(self.head(joined, labels), self.embedding(joined), details)
 
     def _join(self, features: BranchFeatures) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
-        """Aligns and fuses each branch, pools maps, and joins the branches: (N, D)."""
+        """Aligns and fuses each branch, pools maps, and joins the branches through the neck: (N, D)."""
         vectors: list[Tensor] = []
         details: dict[str, dict[str, Tensor]] = {}
         for name in self.spec.branches:
@@ -297,7 +299,7 @@ class Model(nn.Module):
             fused = self._fuse_branch(name, aligned)
             vectors.append(fused.features.mean((2, 3)) if fused.features.ndim == 4 else fused.features)
             details[name] = {f"w_{modality}": weight for modality, weight in fused.weights.items()}
-        return torch.cat(vectors, dim=1), details
+        return self.neck(torch.cat(vectors, dim=1)), details
 
     def _fuse_branch(self, name: str, aligned: Mapping[str, Tensor | None]) -> Fused:
         if all(x is None for x in aligned.values()):
@@ -308,11 +310,12 @@ class Model(nn.Module):
         (only,) = (x for x in aligned.values() if x is not None)
         return Fused(only)
 
-    def _embedding(self, necked: Tensor) -> Tensor:
+    def embedding(self, joined: Tensor) -> Tensor:
+        """From what :meth:`join` gave to the embedding (N, D), of unit length unless the spec says otherwise."""
         if not self.spec.embedding.normalize:
-            return necked
+            return joined
         # In float16 the small number that guards normalize against a division by zero is itself zero.
-        return F.normalize(necked.to(torch.promote_types(necked.dtype, torch.float32))).to(necked.dtype)
+        return F.normalize(joined.to(torch.promote_types(joined.dtype, torch.float32))).to(joined.dtype)
 
     def preprocess(self, images: Images) -> Tensor:
         """Images to the tensor (N, C, H, W) that the model takes, on its device.

@@ -114,6 +114,8 @@ class TestTraits:
             ("arcface", {"scale": float("inf")}, "Input should be a finite number"),
             ("arcface", {"margin": float("nan")}, "Input should be a finite number"),
             ("arcface", {"centers": 2}, "Extra inputs are not permitted"),
+            ("arcface", {"sample_rate": 0}, "Input should be greater than 0"),
+            ("adaface", {"sample_rate": 1.1}, "Input should be less than or equal to 1"),
             ("cosface", {"margin": 2}, "Input should be less than 2"),
             ("adaface", {"margin": pi / 4}, f"Input should be less than {pi / 4}"),
             ("adaface", {"concentration": 0}, "Input should be greater than 0"),

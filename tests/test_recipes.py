@@ -91,6 +91,11 @@ def test_extends_that_goes_round_in_a_circle_is_refused(tmp_path: Path) -> None:
         ),
         ("schedule: {margin: {begin: 0.5, end: 0.2}}", "schedule.margin.end: 0.2 lies before begin, 0.5"),
         ("{stage: 1, modality_dropout: 0.1}", "modality_dropout: a branch alone has no other modality to go on with"),
+        ("{shard_head: true, ema: 0.9}", "ema: no average is kept of a head that is sharded; leave out one of the two"),
+        (
+            "{shard_head: true, precision: fp16}",
+            "precision: a step that overflows is skipped by each process for itself",
+        ),
         ("[1]", "mine.yaml:1:1: should be a mapping of fields"),
         ("steps: {one: {epochs: -1}}", "steps.one.epochs: input should be greater than or equal to 1, got -1"),
         ("extends: stage3", "no recipe named 'stage3'; did you mean 'stage1'?"),

@@ -432,7 +432,7 @@ def test_a_resolved_spec_has_everything_filled_in_and_is_a_fixed_point() -> None
     resolved = pvzoo.spec("stage2_spatial").to_dict()
     assert resolved["head"] == {
         "name": "arcface@1",
-        "params": {"scale": 64.0, "margin": 0.5, "easy_margin": False},
+        "params": {"sample_rate": 1.0, "scale": 64.0, "margin": 0.5, "easy_margin": False},
     }
     assert resolved["branches"]["global"]["alignment"]["name"] == "linear@1"
     assert load_spec(resolved).to_dict() == resolved

@@ -148,7 +148,7 @@ class _Bench:
         machine: Machine,
     ) -> None:
         self.study, self.reference, self.out, self.folds = study, reference, out, folds
-        self.machine = replace(machine, features=out / "features")
+        self.machine = replace(machine, features=str(out / "features"))
         self.images: Images = open_images(reference.data)
         self.split: Split = _split(reference, self.images)
         self.given = [_Given(Path(path).expanduser()) for path in init]
@@ -233,7 +233,7 @@ class _Bench:
             dataset = data.dev_set if part == "dev" else data.test_set
             assert dataset is not None and self.machine.features is not None
             about = pixels(recipe, self.images)
-            cached = cache_features(model, dataset, self.machine.features, views=1, pixels=about, track=track)
+            cached = cache_features(model, dataset, Path(self.machine.features), views=1, pixels=about, track=track)
             embeddings = embed_features(model, cached)
         else:
             embeddings = embed_part(model, comparisons.samples, self.images.reader).embeddings

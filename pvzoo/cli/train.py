@@ -49,7 +49,8 @@ def train(
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
     devices: Annotated[str, typer.Option(help="How many devices of this machine, or auto.")] = "1",
     num_nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
-    strategy: Annotated[str, typer.Option(help="How several devices work together: ddp, fsdp, ...")] = "auto",
+    strategy: Annotated[str, typer.Option(help="How several devices work together: ddp, ...")] = "auto",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Branches of stage 1 to train side by side.")] = 1,
 ) -> None:
     """Train a model in one stage or two, and keep the one that verifies the dev identities best.
 
@@ -68,10 +69,11 @@ def train(
         read_settings(settings or [], "PATH=VALUE, such as optimiser.lr=1e-4"),
         everywhere={path: value for path, value in given.items() if value is not None},
     )
+    from ..training.folder import is_first
     from ..training.run import Machine, preview
     from ..training.run import train as run
 
-    machine = Machine(accelerator, int(devices) if devices.isdecimal() else devices, num_nodes, strategy)
+    machine = Machine(accelerator, int(devices) if devices.isdecimal() else devices, num_nodes, strategy, jobs=jobs)
     if dry_run:
         import yaml
 
@@ -79,6 +81,8 @@ def train(
         table(("training", "what", ""), (row for found in preview(resolved, out, machine) for row in _rows(found)))
         return
     made = run(resolved, out, resume=resume, machine=machine)
+    if not is_first():
+        return
     models = [made] if (made / "config.json").is_file() else sorted(made.glob("*/model"))
     for path in models:
         console.print(f"model: {path}", highlight=False, markup=False, soft_wrap=True)

@@ -72,10 +72,17 @@ class Sampler(DistributedSampler[Draw], ABC):
 
 
 class InOrder(Sampler):
-    """Every sample once, in order; a rank may have one more than another."""
+    """Every sample once, in order; a rank may have one more than another.
+
+    But all have equally many batches, as ranks need that wait for each other in each (unless there are fewer samples
+    than ranks): where the one sample more would be a batch of its own, batches are larger by a sample or two.
+    """
 
     def __init__(self, count: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(count, batch_size, 0, rank, world_size)
+        if count % world_size and count > world_size:
+            while count // world_size % self.batch_size == 0:
+                self.batch_size += 1
 
     def __len__(self) -> int:
         return len(range(self.rank, self.count, self.num_replicas))

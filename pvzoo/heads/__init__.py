@@ -4,6 +4,11 @@ Contract: ``forward(embedding, labels=None)`` takes (N, D), before L2 normalisat
 (N, num_classes); a margin acts only with labels. The builder is called as ``build(params, dim=..., num_classes=...)``.
 Comparison of palms uses the embedding, never the head.
 
+A head of class centres may offer two things more, and is then trained with a sample of its classes or sharded over
+processes (:mod:`pvzoo.training.centers`): an attribute ``sample_rate``, and ``forward(embedding, labels, weight)``,
+which gives the logits over the classes whose rows of ``self.weight`` are given; the label -1 is for a class that is not
+among them.
+
 This module holds the light part: parameters and names.
 """
 
@@ -23,14 +28,22 @@ class LinearHeadParams(Params):
     bias: bool = True
 
 
-class CosFaceParams(Params):
+class CentersParams(Params):
+    """What heads over class centres have in common."""
+
+    sample_rate: float = Field(
+        1.0, gt=0, le=1, description="share of the classes that a training step looks at; for 100,000 or more"
+    )
+
+
+class CosFaceParams(CentersParams):
     """CosFace."""
 
     scale: float = Field(64.0, gt=0, description="s, the inverse temperature of the cosine logits")
     margin: float = Field(0.35, ge=0, lt=2, description="m, subtracted from the cosine of the true class")
 
 
-class ArcFaceParams(Params):
+class ArcFaceParams(CentersParams):
     """ArcFace."""
 
     scale: float = Field(64.0, gt=0, description="s; between 32 and 64, larger makes harder class borders")
@@ -44,7 +57,7 @@ class SubcenterArcFaceParams(ArcFaceParams):
     centers: int = Field(3, ge=1, le=64, description="K, centres a class; 1 is ArcFace")
 
 
-class AdaFaceParams(Params):
+class AdaFaceParams(CentersParams):
     """AdaFace."""
 
     scale: float = Field(64.0, gt=0, description="s, the inverse temperature of the cosine logits")

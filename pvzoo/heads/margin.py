@@ -10,10 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from math import cos, pi, sin
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..errors import InputError
 from . import AdaFaceParams, ArcFaceParams, CosFaceParams, SubcenterArcFaceParams
@@ -30,12 +32,17 @@ class MarginHead(nn.Module, ABC):
         num_classes: Number of identities.
         scale: s, the inverse temperature.
         margin: m.
-        centers: Centres a class; a class scores with its nearest.
+        sample_rate: Share of the classes that a step of :mod:`pvzoo.training` looks at; it changes nothing here.
+        centers: K, centres a class; a class scores with its nearest.
     """
 
-    def __init__(self, *, dim: int, num_classes: int, scale: float, margin: float, centers: int = 1) -> None:
+    def __init__(
+        self, *, dim: int, num_classes: int, scale: float, margin: float, sample_rate: float, centers: int = 1
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.sample_rate = sample_rate
+        self.centers = centers
         self.scale = scale
         self.full_margin = margin
         self.margin = margin
@@ -55,35 +62,78 @@ class MarginHead(nn.Module, ABC):
             raise InputError(f"the margin factor must lie in [0, 1], got {factor}")
         self.margin = factor * self.full_margin
 
-    def forward(self, embedding: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(N, D) to logits (N, num_classes), float32 or better; ``labels`` (N,) of integers turn the margin on."""
+    def forward(self, embedding: Tensor, labels: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+        """(N, D) to logits (N, num_classes), float32 or better; ``labels`` (N,) of integers turn the margin on.
+
+        With ``weight``, the centres (C K, D) of some classes, the logits (N, C) are over those alone; labels count
+        them, and are -1 for a sample whose class is not there.
+        """
         device = embedding.device.type
         with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
-            cosine = self.cosine(embedding)
+            cosine = self.cosine(embedding, weight)
             if labels is None:
                 return self.scale * cosine
             index = labels[:, None].long()
-            target: Tensor = self.with_margin(cosine.gather(1, index), embedding)
+            if weight is None:
+                target: Tensor = self.with_margin(cosine.gather(1, index), embedding)
+            else:
+                here, index = index >= 0, index.clamp_min(0)
+                own = cosine.gather(1, index)
+                target = torch.where(here, self.with_margin(own, embedding), own)
             return self.scale * cosine.scatter(1, index, target)
 
-    def cosine(self, embedding: Tensor) -> Tensor:
+    def cosine(self, embedding: Tensor, weight: Tensor | None = None) -> Tensor:
         """Cosine to each class's nearest centre, (N, num_classes)."""
-        cosine = F.linear(F.normalize(embedding), F.normalize(self.weight.to(embedding.dtype)))
-        if cosine.shape[1] == self.num_classes:
+        unit = F.normalize(embedding)
+        if weight is None:
+            cosine = F.linear(unit, F.normalize(self.weight.to(embedding.dtype)))
+        else:
+            cosine = _Cosine.apply(unit, weight.to(embedding.dtype))
+        if self.centers == 1:
             return cosine
-        return cosine.view(len(cosine), self.num_classes, cosine.shape[1] // self.num_classes).amax(2)
+        return cosine.view(len(cosine), cosine.shape[1] // self.centers, self.centers).amax(2)
 
     @abstractmethod
     def with_margin(self, cosine: Tensor, embedding: Tensor) -> Tensor:
         """The true class's cosine (N, 1), made smaller by the margin; must grow with the cosine everywhere."""
 
 
+class _Cosine(torch.autograd.Function):
+    """Cosines (N, C) of unit vectors (N, D) and centres (C, D).
+
+    The same as with normalised centres, to rounding; but neither these nor their gradient are ever in memory, which
+    takes half the time of a step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, unit: Tensor, weight: Tensor) -> Tensor:
+        norm = weight.norm(dim=1).clamp_min(1e-12)  # the bound of F.normalize
+        cosine = F.linear(unit, weight).div_(norm)
+        ctx.save_for_backward(unit, weight, norm, cosine)
+        return cosine
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        unit, weight, norm, cosine = ctx.saved_tensors
+        along = (gradient * cosine).sum(0) / norm.square()
+        gradient = gradient / norm
+        of_weight = (gradient.T @ unit).addcmul_(weight, along[:, None], value=-1)
+        return gradient @ weight, of_weight
+
+
 class CosFace(MarginHead):
     """cos(theta) - m. Wang et al., "CosFace", CVPR 2018, https://arxiv.org/abs/1801.09414, eq. 4."""
 
     def __init__(self, params: CosFaceParams, *, dim: int, num_classes: int) -> None:
-        super().__init__(dim=dim, num_classes=num_classes, scale=params.scale, margin=params.margin)
+        super().__init__(
+            dim=dim,
+            num_classes=num_classes,
+            scale=params.scale,
+            margin=params.margin,
+            sample_rate=params.sample_rate,
+        )
 
     def with_margin(self, cosine: Tensor, embedding: Tensor) -> Tensor:
         return cosine - self.margin
@@ -97,7 +147,14 @@ class ArcFace(MarginHead):
     """
 
     def __init__(self, params: ArcFaceParams, *, dim: int, num_classes: int, centers: int = 1) -> None:
-        super().__init__(dim=dim, num_classes=num_classes, scale=params.scale, margin=params.margin, centers=centers)
+        super().__init__(
+            dim=dim,
+            num_classes=num_classes,
+            scale=params.scale,
+            margin=params.margin,
+            sample_rate=params.sample_rate,
+            centers=centers,
+        )
         self.easy_margin = params.easy_margin
 
     def with_margin(self, cosine: Tensor, embedding: Tensor) -> Tensor:
@@ -131,7 +188,13 @@ class AdaFace(MarginHead):
     norm_std: Tensor
 
     def __init__(self, params: AdaFaceParams, *, dim: int, num_classes: int) -> None:
-        super().__init__(dim=dim, num_classes=num_classes, scale=params.scale, margin=params.margin)
+        super().__init__(
+            dim=dim,
+            num_classes=num_classes,
+            scale=params.scale,
+            margin=params.margin,
+            sample_rate=params.sample_rate,
+        )
         self.concentration = params.concentration
         self.momentum = params.momentum
         # The paper's starting values.

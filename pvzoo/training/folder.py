@@ -19,6 +19,16 @@ class RunError(PvzooError):
     """A run folder cannot be used as asked."""
 
 
+def is_first() -> bool:
+    """Whether this is the first of the processes that train together, or the only one; true before they meet."""
+    # In the order of trust: torchrun's, Lightning's own, SLURM's, which is also set where SLURM started one process.
+    for names in (("RANK",), ("NODE_RANK", "LOCAL_RANK"), ("SLURM_PROCID",)):
+        found = [os.environ[name] for name in names if name in os.environ]
+        if found:
+            return set(found) == {"0"}
+    return True
+
+
 @contextmanager
 def claimed(out: Path, name: str, content: Mapping[str, Any], resume: bool) -> Iterator[None]:
     """The folder, for this process alone, and for this content and no other.
@@ -33,7 +43,7 @@ def claimed(out: Path, name: str, content: Mapping[str, Any], resume: bool) -> I
         RunError: If another process has the folder, it holds a run already or none, or one of another content; names
             the fields that differ.
     """
-    if os.environ.get("RANK", "0") != "0":  # rank 0 of torchrun claims it for all
+    if not is_first():  # which claims it for all
         yield
         return
     try:

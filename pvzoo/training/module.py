@@ -17,13 +17,15 @@ from ..errors import PvzooError
 from ..evaluation import metrics
 from ..evaluation.protocols import compared
 from ..evaluation.scores import count_scores
-from ..model import Model, Output
+from ..model import Model
+from .centers import ClassCenters, center_head
 from .features import FeatureBatch
 from .losses import auxiliary
 from .plan import Plan, make_plan
 from .recipe import Recipe
 
 TARGET_FMR = 1e-3
+HEAD_WEIGHT, CENTERS = "head.weight", "class_centers"
 
 
 class TrainingError(PvzooError, RuntimeError):
@@ -37,17 +39,51 @@ class TrainingModule(LightningModule):
         model: What is trained, in place.
         recipe: How.
         dev: What is compared to validate; its samples come from the validation loader in this order.
-        steps: Optimiser steps of the whole training.
+
+    Attributes:
+        plan: What is trained.
+        centers: Of a head that is sampled or sharded, from the beginning of ``fit`` on.
     """
 
-    def __init__(self, model: Model, recipe: Recipe, dev: Comparisons, steps: int) -> None:
+    def __init__(self, model: Model, recipe: Recipe, dev: Comparisons) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.plan: Plan = make_plan(model, recipe.plan)
+        self.centers: ClassCenters | None = None
         self._dev = dev
-        self._steps = steps
+        self._steps = 1
         self._found: dict[int, Tensor] = {}
+
+    def setup(self, stage: str) -> None:
+        # Before processes agree on what they exchange: all that is trained at some time, and nothing else.
+        self.plan.apply(self.model, self.recipe.epochs)
+        device, world = self.trainer.strategy.root_device, self.trainer.world_size
+        shard, rate = self.recipe.shard_head, getattr(self.model.head, "sample_rate", 1.0)
+        if self.recipe.sync_batchnorm and world > 1 and device.type == "cpu":
+            raise TrainingError("sync_batchnorm: torch has none on the CPU; leave it out")
+        if len(self._dev.samples) < world:
+            raise TrainingError(f"{len(self._dev.samples)} dev samples are too few for {world} processes")
+        if rate == 1 and not shard:
+            return
+        head = center_head(self.model.head)
+        if head is None:
+            name = self.model.spec.head.name
+            raise TrainingError(f"shard_head: head {name!r} has no class centres that can be sharded; leave it out")
+        if shard and head.num_classes < world:
+            raise TrainingError(f"shard_head: {head.num_classes} classes cannot be sharded over {world} processes")
+        if shard and self.trainer.precision == "16-mixed":
+            raise TrainingError("shard_head: does not work with precision fp16, which was chosen; set bf16 or fp32")
+        if rate < 1 and self.recipe.batch.accumulate > 1:
+            message = f"head.params.sample_rate is {rate:g}: each step looks at other classes, so gradients of several"
+            raise TrainingError(f"{message} steps cannot be summed; set batch.accumulate to 1, or sample_rate to 1")
+        batch = self.recipe.batch.size * world
+        self.centers = ClassCenters(head, batch=batch, seed=self.recipe.seed, shard=shard, device=device)
+        self.plan.replace(HEAD_WEIGHT, self.centers.rows)
+
+    def teardown(self, stage: str) -> None:
+        if self.centers is not None:
+            self.centers.release()
 
     def on_train_epoch_start(self) -> None:
         # All that is random in an epoch follows from the seed and its number, so a resumed run repeats it bit by bit.
@@ -58,11 +94,10 @@ class TrainingModule(LightningModule):
             grow(self.recipe.schedule.margin.at(self.current_epoch, self.recipe.epochs))
 
     def training_step(self, batch: Batch | FeatureBatch, index: int) -> Tensor:
-        logits, embedding = self._run(batch, self._present(batch), batch.labels)
-        assert logits is not None
+        joined = self._run(batch, self._present(batch))
         weights = self.recipe.losses
-        losses = {"classification": F.cross_entropy(logits, batch.labels, label_smoothing=weights.label_smoothing)}
-        losses |= auxiliary(weights, embedding, batch.labels, lambda: self._alone(batch))
+        losses = {"classification": self._classification(joined, batch.labels)}
+        losses |= auxiliary(weights, self.model.embedding(joined), batch.labels, lambda: self._alone(batch))
         loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):
             parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
@@ -77,7 +112,7 @@ class TrainingModule(LightningModule):
 
     def validation_step(self, batch: Batch | FeatureBatch, index: int) -> None:
         present = torch.stack([batch.present[m] for m in self.model.spec.modalities], 1)
-        _, embedding = self._run(batch, present, None)
+        embedding = self.model.embedding(self._run(batch, present))
         self._found.update(zip(batch.positions.tolist(), embedding.float().cpu(), strict=True))
 
     def on_validation_epoch_end(self) -> None:
@@ -90,6 +125,7 @@ class TrainingModule(LightningModule):
         self.log("dev_tar", metrics.tar_at_fmr(tally, TARGET_FMR))
 
     def configure_optimizers(self) -> Any:
+        self._steps = int(self.trainer.estimated_stepping_batches)
         how = self.recipe.optimiser
         groups = []
         for group, members in zip(self.plan.groups, self.plan.members, strict=True):
@@ -110,6 +146,14 @@ class TrainingModule(LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_after_backward(self) -> None:
+        if self.centers is not None:
+            self.centers.average()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.centers is not None:
+            self.centers.before_step(optimizer)
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
@@ -117,9 +161,31 @@ class TrainingModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips the norm of all gradients; Lightning's own refuses every fused step, also where nothing is scaled."""
-        if gradient_clip_val is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_val is None:
+            return
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self.centers is not None:
+            self.centers.clip(parameters, gradient_clip_val)
+        else:
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.centers is not None:
+            self.centers.after_step(optimizer.optimizer)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.centers is not None:
+            whole, checkpoint[CENTERS] = self.centers.save()
+            if self.centers.shards > 1:
+                checkpoint["state_dict"][f"model.{HEAD_WEIGHT}"] = whole
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.centers is not None:
+            state, name = checkpoint["state_dict"], f"model.{HEAD_WEIGHT}"
+            self.centers.load(state[name], checkpoint[CENTERS])
+            if self.centers.shards > 1:
+                state[name] = self.model.get_parameter(HEAD_WEIGHT).detach()  # empty
 
     def _rate(self, step: int) -> float:
         """Learning rate as a share of its peak: linear warm-up, then half a cosine."""
@@ -141,34 +207,31 @@ class TrainingModule(LightningModule):
             present = present & ~lost.to(present.device)
         return present
 
-    def _run(self, batch: Batch | FeatureBatch, present: Tensor, labels: Tensor | None) -> tuple[Tensor | None, Tensor]:
-        """Logits and embeddings; samples that have the same modalities go through the model together."""
+    def _run(self, batch: Batch | FeatureBatch, present: Tensor) -> Tensor:
+        """What the head takes; samples that have the same modalities go through the model together."""
         patterns, which = torch.unique(present.cpu(), dim=0, return_inverse=True)
         if len(patterns) == 1:
-            output = self._forward(batch, slice(None), patterns[0], labels)
-            return output.logits, output.embedding
+            return self._forward(batch, slice(None), patterns[0])
         rows = [torch.nonzero(which == number)[:, 0].to(present.device) for number in range(len(patterns))]
-        outputs = [
-            self._forward(batch, chosen, pattern, None if labels is None else labels[chosen])
-            for chosen, pattern in zip(rows, patterns, strict=True)
-        ]
-        back = torch.cat(rows).argsort()
-        logits = [output.logits for output in outputs if output.logits is not None]
-        embedding = torch.cat([output.embedding for output in outputs])[back]
-        return torch.cat(logits)[back] if logits else None, embedding
+        parts = [self._forward(batch, chosen, pattern) for chosen, pattern in zip(rows, patterns, strict=True)]
+        return torch.cat(parts)[torch.cat(rows).argsort()]
 
-    def _forward(self, batch: Batch | FeatureBatch, rows: Any, pattern: Tensor, labels: Tensor | None) -> Output:
+    def _forward(self, batch: Batch | FeatureBatch, rows: Any, pattern: Tensor) -> Tensor:
         has = dict(zip(self.model.spec.modalities, pattern.tolist(), strict=True))
 
         def part(values: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
             return {m: values[m][rows] if there else None for m, there in has.items()}  # type: ignore[index]
 
-        output: Output
         if isinstance(batch, FeatureBatch):
-            output = self.model.fuse({branch: part(values) for branch, values in batch.features.items()}, labels)
-        else:
-            output = self.model(**part(batch.images), labels=labels)
-        return output
+            return self.model.join({branch: part(values) for branch, values in batch.features.items()})
+        return self.model.join(self.model.features(**part(batch.images)))
+
+    def _classification(self, joined: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.recipe.losses.label_smoothing
+        if self.centers is not None:
+            return self.centers.loss(joined, labels, step=self.global_step, label_smoothing=smoothing)
+        logits: Tensor = self.model.head(joined, labels)
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def _alone(self, batch: Batch | FeatureBatch) -> tuple[Tensor, Tensor] | None:
         """The embeddings of each of the first two modalities alone, of the samples that have both."""
@@ -177,7 +240,8 @@ class TrainingModule(LightningModule):
         if not len(rows):
             return None
         first, second = torch.eye(present.shape[1], dtype=torch.bool)[:2]
-        return self._forward(batch, rows, first, None).embedding, self._forward(batch, rows, second, None).embedding
+        one, other = (self.model.embedding(self._forward(batch, rows, pattern)) for pattern in (first, second))
+        return one, other
 
     def _of_all_ranks(self, found: dict[int, Tensor]) -> dict[int, Tensor]:
         if self.trainer.world_size == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from ..errors import PvzooError, did_you_mean
@@ -23,12 +24,19 @@ class Plan:
     Attributes:
         groups: As the recipe has them.
         members: The parameters of each group, by name.
-        frozen: Names of the parameters of no group.
+        frozen: Names of the parameters of no group, and of those that nothing depends on.
     """
 
     groups: tuple[Group, ...]
     members: tuple[dict[str, nn.Parameter], ...]
     frozen: tuple[str, ...]
+
+    def replace(self, name: str, parameter: nn.Parameter) -> None:
+        """Trains another parameter in place of one that the plan trains; if it does not, neither is trained."""
+        holding = [members for members in self.members if name in members]
+        parameter.requires_grad_(bool(holding))
+        for members in holding:
+            members[name] = parameter
 
     def apply(self, model: Model, epoch: int) -> None:
         """Freezes and unfreezes for an epoch: gradients, and the modes of BatchNorm and dropout.
@@ -62,9 +70,10 @@ def make_plan(model: Model, groups: Sequence[Group]) -> Plan:
                 raise PlanError(f"plan: nothing of model {model.spec.name or 'of this spec'} is named {part!r}{hint}")
     members: list[dict[str, nn.Parameter]] = [{} for _ in groups]
     frozen = []
+    idle = _idle(model)
     for name, parameter in model.named_parameters():
         owner = _owner(name, groups)
-        if owner is None or name == _BNNECK_BIAS:
+        if owner is None or name == _BNNECK_BIAS or name in idle:
             frozen.append(name)
         else:
             members[owner][name] = parameter
@@ -74,6 +83,27 @@ def make_plan(model: Model, groups: Sequence[Group]) -> Plan:
 
 
 _BNNECK_BIAS = "neck.bias"  # held at zero
+
+
+def _idle(model: Model) -> set[str]:
+    """Names of the parameters that the embedding does not depend on.
+
+    Components may hold some: ConvNeXt's last norm acts on vectors alone, and a model that fuses maps keeps it. They
+    never get a gradient, for which several processes would wait. So they are found by asking for gradients.
+    """
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad and not n.startswith("head.")}
+    modes = [(module, module.training) for module in model.modules()]
+    image = model.spec.preprocessing
+    try:
+        blank = torch.zeros(1, image.channels, *image.size, device=model.device, dtype=model.dtype)
+        joined = model.eval().join(model.features(**dict.fromkeys(model.spec.modalities, blank)))
+        if not joined.requires_grad:
+            return set(named)
+        gradients = torch.autograd.grad(joined.sum(), list(named.values()), allow_unused=True)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return {name for name, gradient in zip(named, gradients, strict=True) if gradient is None}
 
 
 def _owner(name: str, groups: Sequence[Group]) -> int | None:

@@ -121,6 +121,8 @@ class Recipe(Section):
         0, ge=0, description="augmented views whose branch features are computed once; 0: none. Needs frozen branches"
     )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights, which is then used")
+    shard_head: bool = Field(False, description="each process holds a part of the head's class centres")
+    sync_batchnorm: bool = Field(False, description="BatchNorm statistics over the batches of all processes; on GPUs")
     channels_last: bool = False
     compile: bool = Field(False, description="torch.compile")
 
@@ -140,6 +142,11 @@ class Recipe(Section):
             faults.append((("batch", "samples"), message))
         if self.stage == 1 and self.modality_dropout:
             faults.append((("modality_dropout",), "a branch alone has no other modality to go on with"))
+        if self.shard_head and self.ema is not None:
+            faults.append((("ema",), "no average is kept of a head that is sharded; leave out one of the two"))
+        if self.shard_head and self.precision == "fp16":
+            message = "a step that overflows is skipped by each process for itself, which shard_head cannot bear"
+            faults.append((("precision",), f"{message}; bf16 and fp32 need no such steps"))
         if faults:
             raise failure("Recipe", faults)
         return self

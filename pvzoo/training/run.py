@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import platform
+import re
 import shutil
+import signal
 import subprocess
 import time
 import warnings
@@ -37,12 +38,14 @@ from ..specs import ModelSpec, Source, load_spec
 from ..tensorfile import read_header
 from .checkpoint import SafeCheckpointIO
 from .features import FeatureBatch, FeatureDataset, cache_features, whole
-from .folder import claimed, write
+from .folder import RunError, claimed, is_first, write
+from .jobs import train_branches
 from .journal import Journal
 from .module import TrainingError, TrainingModule
 from .recipe import Recipe, load_recipe
 
 RECIPE, MODEL, CHECKPOINTS = "recipe.yaml", "model", "checkpoints"
+_GONE = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|DDP expects same model across all ranks")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Machine:
         strategy: ``auto``, ``ddp``, ...
         progress: Whether to show progress bars.
         features: Folder of cached features, which several runs may share; one in the run's folder by default.
+        jobs: Branches of stage 1 that are trained side by side, each in a process of its own on one device.
     """
 
     accelerator: str = "auto"
@@ -63,7 +67,8 @@ class Machine:
     num_nodes: int = 1
     strategy: str = "auto"
     progress: bool = True
-    features: Path | None = None
+    features: str | None = None
+    jobs: int = 1
 
 
 def train(
@@ -96,6 +101,8 @@ def train(
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     folder = Path(out).expanduser()
     machine = machine or Machine()
+    if machine.jobs > 1 and (machine.devices != 1 or machine.num_nodes > 1):
+        raise RunError("jobs train on one device each; leave out either jobs, or devices and num_nodes")
     with claimed(folder, RECIPE, resolved.to_dict(), resume):
         return _run(resolved, folder, (), machine)
 
@@ -119,7 +126,19 @@ def _trained(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) 
     init = [Path(path).expanduser() for path in recipe.init] or list(init)
     if recipe.stage == 2:
         return [fit(recipe, spec, split, images, out, init, machine)]
-    return [fit(recipe, alone, split, images, out / name, init, machine) for name, alone in branch_specs(spec).items()]
+    specs = branch_specs(spec)
+    if machine.jobs > 1:
+        left = [name for name in specs if not (out / name / MODEL / weights.WEIGHTS).is_file()]
+        train_branches(recipe, left, out, init, machine, machine.jobs)
+    return [fit(recipe, alone, split, images, out / name, init, machine) for name, alone in specs.items()]
+
+
+def train_branch(recipe: Recipe, name: str, out: Path, init: Sequence[Path], machine: Machine) -> None:
+    """Trains one branch of stage 1, in a run folder that is claimed."""
+    images = open_images(recipe.data)
+    split = open_protocol(recipe.data.protocol, recipe.data.protocol_params).split(images.table)
+    spec = branch_specs(recipe.spec(len(split.classes)))[name]
+    fit(recipe, spec, split, images, out / name, init, machine)
 
 
 @dataclass(frozen=True)
@@ -162,15 +181,16 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
         model = Model(spec)
         data = _data(plain, model, split, images, out)
         batches = data.train_dataloader()
-        module = TrainingModule(model, plain, split.dev, 1)
+        module = TrainingModule(model, plain, split.dev)
         label = "_".join(filter(None, (name, label))) or "model"
         picture = out / f"{label}.png"
         out.mkdir(parents=True, exist_ok=True)
         _picture(next(iter(batches)), picture)
         with _explained():
             timer = _Timer()
-            quiet = replace(machine, progress=False)
-            trainer = _trainer(plain, quiet, out, [timer], limit_train_batches=3, limit_val_batches=0, max_epochs=1)
+            quiet = replace(machine, progress=False, devices=1, num_nodes=1)
+            few = {"limit_train_batches": 3, "limit_val_batches": 0, "max_epochs": 1, "enable_checkpointing": False}
+            trainer = _trainer(plain, quiet, out, [timer], strategy="auto", **few)
             trainer.fit(module, datamodule=data)
         yield Preview(label, _facts(recipe, split, images, module), recipe.epochs * len(batches), timer.step(), picture)
 
@@ -243,9 +263,8 @@ def fit(
     model.check_inputs = False  # the loader made them
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    data = _data(recipe, model, split, images, machine.features or out / "features")
-    steps = recipe.epochs * math.ceil(len(data.train_dataloader()) / recipe.batch.accumulate)
-    module = TrainingModule(model, recipe, split.dev, steps)
+    data = _data(recipe, model, split, images, Path(machine.features or out / "features"))
+    module = TrainingModule(model, recipe, split.dev)
     best = ModelCheckpoint(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
     every = ModelCheckpoint(out / CHECKPOINTS, "last", enable_version_counter=False)
     best.FILE_EXTENSION = every.FILE_EXTENSION = ".safetensors"
@@ -254,20 +273,37 @@ def fit(
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     if recipe.patience is not None:
         callbacks.append(EarlyStopping("dev_eer", patience=recipe.patience))
-    out.mkdir(parents=True, exist_ok=True)
-    write(out / "run.json", json.dumps(_facts(recipe, split, images, module), indent=2))
+    if is_first():
+        out.mkdir(parents=True, exist_ok=True)
+        write(out / "run.json", json.dumps(_facts(recipe, split, images, module), indent=2))
     last = out / CHECKPOINTS / "last.safetensors"
     if recipe.compile:
         module.compile()
     with _explained():
-        trainer = _trainer(recipe, machine, out, callbacks)
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
-    chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
-    model.load_state_dict({name.removeprefix("model."): value for name, value in chosen.items()})
+        trainer = _trainer(recipe, machine, out, callbacks, strategy=_strategy(recipe, split, spec, machine))
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
+        except BaseException:
+            if trainer.strategy.launcher is not None:
+                # Processes that wait for this one, in C++, where Python's handler of SIGTERM never runs.
+                trainer.strategy.launcher.kill(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+            raise
     if trainer.is_global_zero:
+        chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
+        model.load_state_dict({name.removeprefix("model."): value for name, value in chosen.items()})
         model.eval().save(out / MODEL)
     trainer.strategy.barrier()
     return out / MODEL
+
+
+def _strategy(recipe: Recipe, split: Split, spec: ModelSpec, machine: Machine) -> str:
+    """Lightning's word. Processes wait for the gradient of each parameter; do some have none in some steps?"""
+    late = any(group.from_epoch for group in recipe.plan)
+    missing = any(len(pair.records) < len(spec.modalities) for pair in split.train)
+    several = machine.num_nodes > 1 or machine.devices != 1
+    if several and machine.strategy in ("auto", "ddp") and (late or missing or recipe.modality_dropout):
+        return "ddp_find_unused_parameters_true"
+    return machine.strategy
 
 
 def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callback], **more: Any) -> Trainer:
@@ -275,10 +311,9 @@ def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callba
         "accelerator": machine.accelerator,
         "devices": machine.devices,
         "num_nodes": machine.num_nodes,
-        "strategy": machine.strategy,
         "precision": _precision(recipe, machine),
         "max_epochs": recipe.epochs,
-        "enable_checkpointing": not more,
+        "sync_batchnorm": recipe.sync_batchnorm,
         "gradient_clip_val": recipe.optimiser.clip_norm,
         "accumulate_grad_batches": recipe.batch.accumulate,
         "callbacks": callbacks,
@@ -433,8 +468,12 @@ def _explained() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 convolutions: the same layout
             yield
     except RuntimeError as error:
+        if torch.distributed.is_initialized() and _GONE.search(str(error)):
+            message = "another process of this training ended, and says why"
+            raise TrainingError(f"{message}; mend that, and resume from the last checkpoint") from error
         if "DataLoader worker" not in str(error):
             raise
         message = f"a process that loads images ended: {str(error).splitlines()[0]}; it may lack memory"
@@ -446,7 +485,7 @@ def _explained() -> Iterator[None]:
 
 def _published(model: Path, place: Path) -> Path:
     """Copies the last step's model to where it is looked for."""
-    if not (place / weights.WEIGHTS).is_file() and os.environ.get("RANK", "0") == "0":
+    if not (place / weights.WEIGHTS).is_file() and is_first():
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(model, partial)
