@@ -30,6 +30,7 @@ LAYERS = [
     ["model"],
     ["embedding", "factory"],
     ["evaluation"],
+    ["visualization"],
     ["training"],
     ["testing", "scaffold"],
     ["cli"],

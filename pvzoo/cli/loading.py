@@ -11,10 +11,11 @@ from ..errors import PvzooError, UnknownNameError
 from ..model import Model
 
 
-def open_model(name: str, device: str, seed: int) -> Model:
+def open_model(name: str, device: str, seed: int, *, size: int | None = None) -> Model:
     """A saved folder or file, or a name of the zoo with its pretrained weights where there are any.
 
-    Without weights the model is random, and the same at each run.
+    Without weights the model is random, and the same at each run. ``size`` is that of the images, in place of the
+    model's own.
     """
     try:
         where = torch.device(device)
@@ -25,14 +26,14 @@ def open_model(name: str, device: str, seed: int) -> Model:
         raise PvzooError("--model is empty; 'pvzoo list' shows all models")
     path = Path(name).expanduser()
     if path.is_dir():
-        return factory.create(f"local-dir:{path}", device=where)
+        return factory.create(f"local-dir:{path}", device=where, image_size=size)
     if path.suffix == ".safetensors":
-        return factory.load(path, device=where)
+        return factory.load(path, device=where, **({} if size is None else {"preprocessing.size": size}))
     torch.manual_seed(seed)
     is_name = path.suffix not in factory.SPEC_SUFFIXES
     pretrained = is_name and bool(catalog.list_models(name, pretrained=True))
     try:
-        return factory.create(name, pretrained=pretrained, device=where)
+        return factory.create(name, pretrained=pretrained, device=where, image_size=size)
     except UnknownNameError as error:
         if "/" not in name:
             raise

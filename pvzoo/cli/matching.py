@@ -64,7 +64,7 @@ def compare(
         print_json({"score": score, "model": model, "untrained": net.untrained})
     else:
         console.print(f"score {score:.4f}", highlight=False)
-    _say_if_untrained(net, model, seed)
+    say_if_untrained(net, model, seed)
 
 
 def embed(
@@ -110,7 +110,7 @@ def embed(
         write_npz(output, result, model=model, untrained=net.untrained)
         shape = " x ".join(map(str, result.embeddings.shape))
         console.print(f"{output}: {shape}", highlight=False, markup=False, soft_wrap=True)
-    _say_if_untrained(net, model, seed)
+    say_if_untrained(net, model, seed)
     for identifier, error in failures:
         note(f"error: {identifier}: {error}")
     if failures:
@@ -126,7 +126,8 @@ def _say_if_incomplete(samples: Sequence[Sample]) -> None:
         note(f"warning: {len(lacking)} of {len(samples)} samples lack an image, such as {lacking[0].id} (no {without})")
 
 
-def _say_if_untrained(net: Model, name: str, seed: int) -> None:
+def say_if_untrained(net: Model, name: str, seed: int) -> None:
+    """Warns that a model's weights are random."""
     if net.untrained:
         source = "random" if net.load_report else f"random, seed {seed}"
         note(f"warning: the weights of {name} are untrained ({source}): scores say nothing about identity")
