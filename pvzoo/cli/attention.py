@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(
-        help="Name of the zoo, a saved folder or .safetensors file, or a spec file.", show_default=False
-    ),
+    typer.Argument(help="Name of the zoo, a saved folder or .safetensors file, or a spec file.", show_default=False),
 ]
 SizeOption = Annotated[
     int | None,
@@ -59,7 +57,9 @@ def attention(
     settings: SetOption = None,
     modalities: Annotated[
         str | None,
-        typer.Option(help="Modalities of the images, such as palm; all of the model's if left out.", show_default=False),
+        typer.Option(
+            help="Modalities of the images, such as palm; all of the model's if left out.", show_default=False
+        ),
     ] = None,
     grad_cam: Annotated[
         bool, typer.Option("--grad-cam", help="Grad-CAM of the scores, also for a fusion that gives weights.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,15 +26,16 @@ def open_model(name: str, device: str, seed: int, *, size: int | None = None) ->
     if not name:
         raise PvzooError("--model is empty; 'pvzoo list' shows all models")
     path = Path(name).expanduser()
+    resized: dict[str, Any] = {} if size is None else {"preprocessing.size": size}
     if path.is_dir():
-        return factory.create(f"local-dir:{path}", device=where, image_size=size)
+        return factory.create(f"local-dir:{path}", device=where, **resized)
     if path.suffix == ".safetensors":
-        return factory.load(path, device=where, **({} if size is None else {"preprocessing.size": size}))
+        return factory.load(path, device=where, **resized)
     torch.manual_seed(seed)
     is_name = path.suffix not in factory.SPEC_SUFFIXES
     pretrained = is_name and bool(catalog.list_models(name, pretrained=True))
     try:
-        return factory.create(name, pretrained=pretrained, device=where, image_size=size)
+        return factory.create(name, pretrained=pretrained, device=where, **resized)
     except UnknownNameError as error:
         if "/" not in name:
             raise

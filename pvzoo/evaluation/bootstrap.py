@@ -92,6 +92,22 @@ def percentile(values: list[float]) -> Interval:
     return Interval(float(low), float(high))
 
 
+def mean_interval(values: Array, subject: Array, weights: Array) -> Interval:
+    """The interval of a mean over samples, when whole subjects are drawn.
+
+    Args:
+        values: (N,).
+        subject: (N,) number of the person.
+        weights: (F, S) how often each fold draws each subject; see :func:`draw`.
+    """
+    if len(np.unique(subject)) < 2:
+        return Interval(np.nan, np.nan, "the samples are of one subject; two or more are needed to draw from")
+    size = weights.shape[1]
+    with np.errstate(invalid="ignore"):
+        means = (weights @ np.bincount(subject, values, size)) / (weights @ np.bincount(subject, minlength=size))
+    return percentile(means.tolist())
+
+
 def draw(subjects: int, folds: int, seed: int) -> Array:
     """How often each subject is drawn (folds, subjects), with replacement, as many as there are."""
     generator = np.random.default_rng(seed)

@@ -182,7 +182,7 @@ def on_images(
             image = images[modality]
             if image is not None:
                 cells = Cells.of(model.spec, branch, modality, (x.shape[-2], x.shape[-1]))
-                maps[branch][modality] = cells.spread(x[row].float().cpu(), image.shape[:2]).numpy()  # type: ignore[arg-type]
+                maps[branch][modality] = cells.spread(x[row].float().cpu(), image.shape[:2]).numpy()
     channels = {
         branch: {modality: x[row].float().cpu().numpy() for modality, x in by_modality.items()}
         for branch, by_modality in found.channels.items()

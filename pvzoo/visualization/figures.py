@@ -22,7 +22,7 @@ COLOURS = "viridis"
 HEAT = 0.55  # opacity over the image
 PANEL = 1.35  # inches
 FORMATS = (".png", ".svg", ".pdf")
-STYLE = {"font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "pvzoo", "pdf.fonttype": 42}
+STYLE: Any = {"font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "pvzoo", "pdf.fonttype": 42}
 
 
 def draw_attention(seen: Sequence[Seen]) -> Figure:

@@ -25,7 +25,7 @@ from torch import Tensor
 from .. import __version__
 from ..data.table import Pair
 from ..errors import EvaluationError, count
-from ..evaluation.bootstrap import CONFIDENCE, Interval, draw, percentile
+from ..evaluation.bootstrap import CONFIDENCE, Interval, draw, mean_interval
 from ..evaluation.report import _table as markdown_table
 from ..evaluation.report import number, span
 from ..evaluation.results import FEW_SUBJECTS
@@ -127,7 +127,7 @@ class Scoring:
     @property
     def warnings(self) -> list[str]:
         """What a reader has to know."""
-        left = [f"{count(number, 'map')} of {name} without any difference left out" for name, number in self.constant.items()]
+        left = [f"left out: {count(n, 'map')} of {of} without any difference" for of, n in self.constant.items()]
         people = min((each.subjects for each in self.located), default=0)
         few = f"intervals from {count(people, 'subject')} are too narrow; take {FEW_SUBJECTS} or more"
         return [*left, *[few] * (people < FEW_SUBJECTS)]
@@ -161,8 +161,8 @@ def score_attention(
         advance: Called with the number of samples done: all of them once, for Grad-CAM twice.
 
     Raises:
-        EvaluationError: If the model gives no maps, has another modality, or a sample has no other of its identity to be
-            compared with.
+        EvaluationError: If the model gives no maps, has another modality, or Grad-CAM has no other sample of an
+            identity to compare with.
     """
     unknown = [m for m in model.spec.modalities if m not in MASKS]
     if unknown:
@@ -241,27 +241,16 @@ def _others(embeddings: Tensor, pairs: Sequence[Pair]) -> Tensor:
 def _located(branch: str, modality: str, game: str, rows: Array, weights: Array) -> Located:
     """From rows (subject, value, chance)."""
     subject, values, chances = rows[:, 0].astype(int), rows[:, 1], rows[:, 2]
-    size = weights.shape[1]
-    with np.errstate(invalid="ignore"):
-        drawn = weights @ np.bincount(subject, minlength=size)
-        folds, gains = (
-            ((weights @ np.bincount(subject, each, size)) / drawn).tolist() for each in (values, values - chances)
-        )
     value, chance = float(values.mean()), float(chances.mean())
-    if len(np.unique(subject)) < 2:
-        none = Interval(np.nan, np.nan, "one subject; two or more are needed to draw from")
-        intervals = (none, none)
-    else:
-        intervals = (percentile(folds), percentile(gains))
     return Located(
         branch,
         modality,
         game,
         value,
-        intervals[0],
+        mean_interval(values, subject, weights),
         chance,
         value - chance,
-        intervals[1],
+        mean_interval(values - chances, subject, weights),
         len(rows),
         len(np.unique(subject)),
     )
@@ -279,8 +268,9 @@ def write_scoring(found: Scoring, folder: Path, *, about: Mapping[str, Any], com
     Raises:
         EvaluationError: If they cannot be written.
     """
+    facts = _to_json(found, about, command)
     texts = {
-        "attention.json": json.dumps(_to_json(found, about, command), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        "attention.json": json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         "attention.md": _to_markdown(found, about, command),
     }
     try:
@@ -346,8 +336,8 @@ def _to_markdown(found: Scoring, about: Mapping[str, Any], command: str) -> str:
     lines = ["# Attention on SynthPalm", "", *(f"* {name}: {value}" for name, value in about.items())]
     lines += [f"* maps: {maps}", "", *markdown_table(HEAD, rows(found)), ""]
     lines += [
-        f"Pointing: the maximum lies on a line or vessel, or within {number(found.tolerance, 3)} pixels of one, in images of "
-        f"{found.size} x {found.size}. Energy: the share of the map, brought to [0, 1], that lies in the mask itself. "
+        f"Pointing: the maximum lies on a line or vessel, or within {number(found.tolerance, 3)} pixels of one, in "
+        f"images of {found.size} x {found.size}. Energy: the share of the map, brought to [0, 1], that lies in the mask itself. "
         "Chance: the share of the image that the mask covers, widened for pointing.",
         "",
     ]
