@@ -49,8 +49,8 @@ class BackboneShape:
         map: Shape of the map (``pool=False``); ``None`` if the backbone has no map.
         stride: Stride of the map in pixels, if it has one.
         levels: The levels that the backbone could give instead, used to propose a repair.
-        first: The pixel, along both sides and from 0, on which the receptive field of the map's first cell is centred:
-            0 after padded convolutions of odd size. ``None`` is (stride - 1) / 2: cells are patches that tile the image.
+        first: The pixel, from 0 along either side, on which the receptive field of the map's first cell is centred: 0
+            after padded convolutions of odd size. ``None`` is (stride - 1) / 2, of patches that tile the image.
     """
 
     vector: int

@@ -152,6 +152,8 @@ def test_commands_about_names_load_no_torch(python: Callable[..., Any], tmp_path
         ["compare", "--help"],
         ["embed", "--help"],
         ["eval", "--help"],
+        ["attention", "--help"],
+        ["degrade", "--help"],
         ["train", "--help"],
         ["recipes"],
         ["check", "--help"],

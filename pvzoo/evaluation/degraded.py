@@ -272,7 +272,9 @@ def evaluate_degraded(
             source = whole if condition is CLEAN else _against_clean(whole, embedded.rows, probes.embeddings)
             shown = [condition.modality] if condition.modality else modalities
             shares = {
-                branch if condition.modality else f"{branch}, {m}": _share(x[m].numpy(), people, weights, source)
+                branch if condition.modality else f"{branch}, {m}": _share(
+                    x[m].double().numpy(), people, weights, source
+                )
                 for branch, x in probes.weights.items()
                 for m in shown
             }

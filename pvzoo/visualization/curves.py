@@ -24,8 +24,8 @@ LINES = ("-", "--", ":", "-.")
 def draw_degraded(results: Mapping[str, Sequence[Degraded]]) -> dict[str, Figure]:
     """Draws all that is known, a figure each: ``eer``, ``tar_1e-2``, ``tar_1e-3``, ``weights``.
 
-    A row is the modality that is damaged, a column a kind of damage; the first column is the modality missing. Bars
-    are intervals by subject.
+    A row is the modality that is damaged, a column a kind of damage; the first column of error rates is the modality
+    missing. Bars are intervals by subject.
 
     Args:
         results: By model; see :func:`~pvzoo.evaluation.degraded.evaluate_degraded`.
@@ -47,7 +47,8 @@ def _draw(results: Mapping[str, Sequence[Degraded]], name: str, at: float | None
             each.condition.modality for found in results.values() for each in found if each.condition.modality
         )
     )
-    missing = any(each.condition.damage == "missing" for found in results.values() for each in found)
+    # The weight of a missing modality is 0: it would only stretch the scale.
+    missing = name != "weight" and any(e.condition.damage == "missing" for found in results.values() for e in found)
     columns = (["missing"] if missing else []) + list(DAMAGES)
     with rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.7 + 1.45 * len(modalities)), layout="constrained")

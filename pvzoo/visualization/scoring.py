@@ -336,9 +336,9 @@ def _to_markdown(found: Scoring, about: Mapping[str, Any], command: str) -> str:
     lines = ["# Attention on SynthPalm", "", *(f"* {name}: {value}" for name, value in about.items())]
     lines += [f"* maps: {maps}", "", *markdown_table(HEAD, rows(found)), ""]
     lines += [
-        f"Pointing: the maximum lies on a line or vessel, or within {number(found.tolerance, 3)} pixels of one, in "
-        f"images of {found.size} x {found.size}. Energy: the share of the map, brought to [0, 1], that lies in the mask itself. "
-        "Chance: the share of the image that the mask covers, widened for pointing.",
+        f"Pointing: the maximum lies on a line or vessel, or within {number(found.tolerance, 3)} pixels of one, "
+        f"in images of {found.size} x {found.size}. Energy: the share of the map, brought to [0, 1], that lies in the "
+        "mask itself. Chance: the share of the image that the mask covers, widened for pointing.",
         "",
     ]
     lines += ["## Read with care", "", *(f"* {warning}" for warning in found.warnings), ""] * bool(found.warnings)
