@@ -33,13 +33,13 @@ from pvzoo.visualization.scoring import energy, pointing, score_attention, widen
 
 EXAMPLES = Path(__file__).parents[1] / "examples/palms"
 ANNA, ANNA_AGAIN = ([EXAMPLES / f"{m}/anna_{n}.png" for m in ("palm", "vein")] for n in (1, 2))
+FINE = {"name": "convnext_atto", "params": {"stride": 16}}
 FUSIONS = [entry.name for entry in host().builtins("fusion")]
 
 
 def tiny(**overrides: Any) -> Model:
     """A small model whose maps have 4 x 4 cells."""
-    fine = {"name": "convnext_atto", "params": {"stride": 16}}
-    model = pvzoo.create(TINY, **{"branches.local.backbone": fine, **overrides})
+    model = pvzoo.create(TINY, **{"branches.local.backbone": FINE, "branches.global.backbone": FINE, **overrides})
     randomise(model)
     return model
 
@@ -210,7 +210,8 @@ def test_grad_cam_is_that_of_pytorch_grad_cam(fusion: str) -> None:
     # Without normalisation, the embedding is what the target is computed from.
     model = tiny(**{"fusion.local": fusion, "embedding.normalize": False})
     palm, vein = batch(model, 2)
-    references = torch.randn(2, model.spec.geometry.embedding, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        references = model.embed(palm.flip(0), vein.flip(0))  # alike enough for maps that ReLU leaves something of
     mine = grad_cam(model, {"palm": palm, "vein": vein}, references, "local")
 
     def target(reference: Tensor) -> Callable[[Tensor], Tensor]:
@@ -483,7 +484,9 @@ def test_a_wrong_command_says_why(
 
 
 def test_the_command_scores_a_model(call: Any, tmp_path: Path) -> None:
-    (tmp_path / "spec.yaml").write_text(json.dumps({**TINY, "fusion": {"global": "sum", "local": "spatial_attention"}}))
+    branch = {**TINY["branches"]["local"], "backbone": FINE}
+    spec = {**TINY, "branches": {"local": branch}, "fusion": {"local": "spatial_attention"}}
+    (tmp_path / "spec.yaml").write_text(json.dumps(spec))
     done = call(
         "attention", tmp_path / "spec.yaml", "--data", "synthpalm-mini", "-o", tmp_path / "out", "--folds", "20"
     )
