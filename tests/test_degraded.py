@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from small import TINY, randomise
 from torch import Tensor
 
 import pvzoo
+from pvzoo.cli.degrade import labels
 from pvzoo.data.protocols import open_protocol
 from pvzoo.data.reading import SynthReader, synth_table
 from pvzoo.errors import DataError, EvaluationError
@@ -215,9 +217,11 @@ def test_probes_are_embedded_as_the_model_embeds_damaged_images(gallery: str) ->
     assert torch.allclose(*both, atol=1e-5)
 
 
-@pytest.mark.parametrize("gallery", ["all", "first"])
-def test_each_condition_has_the_comparisons_of_the_clean_test(gallery: str) -> None:
-    model, part = tiny(), split_of(gallery=gallery).test
+@pytest.mark.parametrize("trials", ["all", "first", "listed"])
+def test_each_condition_has_the_comparisons_of_the_clean_test(trials: str) -> None:
+    model, part = tiny(), split_of(gallery="first" if trials == "first" else "all").test
+    if trials == "listed":
+        part = replace(part, listed=tuple((g, p) for p in range(8) for g in range(p) if (g, p) != (2, 5)))
     embedded = embed_degraded(model, part, SynthReader(CONFIG))
     results = evaluate_degraded(embedded, part, model.spec.modalities, folds=20)
     assert [each.condition for each in results] == conditions(("palm", "vein"))
@@ -243,7 +247,7 @@ def by_hand(gallery: Tensor, probes: Tensor, part: Any) -> tuple[list[float], li
     for p, probe in enumerate(samples):
         for g, reference in enumerate(samples):
             asked = g < p if part.symmetric else reference in part.gallery and probe in part.probes
-            if asked:
+            if asked if part.listed is None else (g, p) in part.listed:
                 cosine = float(torch.cosine_similarity(gallery[g], probes[p], dim=0))
                 scores[probe.identity != reference.identity].append(cosine)
     return scores
@@ -352,6 +356,19 @@ def test_the_command_compares_models(call: Any, tmp_path: Path) -> None:
     assert "fusion 'concat' needs every modality" in done.out
     assert {"degraded.csv", "degraded.json", "degraded.md", "eer.png", "eer.svg"} <= {f.name for f in out.iterdir()}
     assert "gallery=first" in (out / "degraded.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("models", "wanted"),
+    [
+        (["stage2_spatial", "stage2_concat"], ["stage2_spatial", "stage2_concat"]),
+        (["/a/runs/one/model", "b/runs/two/model"], ["one/model", "two/model"]),
+        (["a/one/model", "b/one/model", "x.yaml"], ["a/one/model", "b/one/model", "x.yaml"]),
+        (["a/m", "./a/m"], ["a/m", "./a/m"]),
+    ],
+)
+def test_models_are_called_by_what_tells_them_apart(models: list[str], wanted: list[str]) -> None:
+    assert labels(models) == wanted
 
 
 @pytest.mark.parametrize(

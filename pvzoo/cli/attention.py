@@ -140,7 +140,7 @@ def _score(
     from ..data.protocols import open_protocol
     from ..data.reading import synth_table
     from ..synth import RELEASES
-    from ..visualization.scoring import HEAD, rows, score_attention, write_scoring
+    from ..visualization.scoring import HEAD, score_attention, table_rows, write_scoring
     from .loading import open_model
 
     if data not in RELEASES:
@@ -161,7 +161,7 @@ def _score(
         )
     about = {"model": name, "data": data, "protocol": split.protocol, "untrained": net.untrained}
     files = write_scoring(found, out, about=about, command=join(["pvzoo", *sys.argv[1:]]))
-    table(HEAD, rows(found))
+    table(HEAD, table_rows(found))
     for warning in found.warnings:
         note(f"warning: {warning}")
     console.print(f"{', '.join(map(str, files))}", highlight=False, markup=False, soft_wrap=True)

@@ -67,7 +67,8 @@ def degrade(
     from .loading import open_model
 
     silence_pillow()
-    nets = {model: open_model(model, device, seed, size=size) for model in models}
+    names = labels(models)
+    nets = {name: open_model(model, device, seed, size=size) for name, model in zip(names, models, strict=True)}
     images = open_images(Data(source=data, layout=layout))
     split = open_protocol(protocol, read_settings(settings or [], "NAME=VALUE, such as fold=1")).split(images.table)
     results: dict[str, Any] = {}
@@ -79,7 +80,8 @@ def degrade(
         with track(f"evaluating {model}", count) as advance:
             results[model] = evaluate_degraded(made, split.test, modalities, folds=folds, seed=seed, advance=advance)
     counts = {name: f"{number:,}" for name, number in split.counts()["test"].items()}
-    about = {"data": data, "protocol": split.protocol, **counts, "folds": folds, "seed": seed}
+    named = {name: model for name, model in zip(names, models, strict=True) if name != model}
+    about = {**named, "data": data, "protocol": split.protocol, **counts, "folds": folds, "seed": seed}
     drawn = draw_degraded(results)
     command = join(["pvzoo", *sys.argv[1:]])
     files = write_degraded(results, out, about=about, pictures=[f"{name}.png" for name in drawn], command=command)
@@ -101,6 +103,16 @@ def degrade(
         note(f"warning: {warning}")
     for model, net in nets.items():
         say_if_untrained(net, model, seed)
+
+
+def labels(models: list[str]) -> list[str]:
+    """What pictures call models: names as they are, and of paths the end that tells them apart."""
+    longest = max(len(Path(model).parts) for model in models)
+    for count in range(2, longest + 1):
+        names = ["/".join(Path(model).parts[-count:]) for model in models]
+        if len(set(names)) == len(names):
+            return names
+    return models
 
 
 def _rate(figure: Any) -> str:

@@ -22,7 +22,13 @@ COLOURS = "viridis"
 HEAT = 0.55  # opacity over the image
 PANEL = 1.35  # inches
 FORMATS = (".png", ".svg", ".pdf")
-STYLE: Any = {"font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "pvzoo", "pdf.fonttype": 42}
+STYLE: Any = {
+    "font.size": 8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pvzoo",
+    "pdf.fonttype": 42,
+    "text.parse_math": False,
+}
 
 
 def draw_attention(seen: Sequence[Seen]) -> Figure:
@@ -61,7 +67,7 @@ def draw_attention(seen: Sequence[Seen]) -> Figure:
                     place.set_xlabel("channels, by weight", fontsize=7)
             axes[0].set_ylabel(palm.name, fontsize=8)
         if first.maps:
-            _colour_bar(figure, list(grid[:, : len(columns)].ravel()), norm, first.method, len(modalities))
+            _colour_bar(figure, grid[:, : len(columns)], norm, first)
     return figure
 
 
@@ -98,8 +104,8 @@ def _image(axes: Axes, palm: Seen, modality: str, branch: str | None, norm: Norm
             if modality in palm.masks:
                 axes.contour(palm.masks[modality], levels=[0.5], colors="white", linewidths=0.5)
                 y, x = np.argwhere(heat == heat.max()).mean(0)
-                axes.plot(x, y, marker="+", color="black", markersize=8, markeredgewidth=2.4)
-                axes.plot(x, y, marker="+", color="white", markersize=7, markeredgewidth=1)
+                axes.plot(x, y, marker="+", color="black", markersize=8, markeredgewidth=2.4, clip_on=False)
+                axes.plot(x, y, marker="+", color="white", markersize=7, markeredgewidth=1, clip_on=False)
     for spine in axes.spines.values():
         spine.set(linewidth=0.5, color="0.6")
 
@@ -116,32 +122,37 @@ def _bars(axes: Axes, weights: Mapping[str, Array]) -> None:
         # One filled outline and not hundreds of rectangles, between which a printer leaves gaps.
         axes.fill_between(places, np.append(base, base[-1]), np.append(top, top[-1]), step="post", color=shade, lw=0)
         base = top
-    axes.axhline(1 / len(names), color="white", linewidth=0.8, linestyle="--")
+    for equal in range(1, len(names)):
+        axes.axhline(equal / len(names), color="white", linewidth=0.8, linestyle="--")
     axes.set(xlim=(0, len(order)), ylim=(0, 1), yticks=[0, 0.5, 1], box_aspect=0.66)
     axes.tick_params(labelsize=7, length=2)
-    # The first modality stands at the bottom left of its bars, the last at the top right.
-    for name, (place, across, along) in zip(
-        (names[0], names[-1]), ((0.05, "left", "bottom"), (0.95, "right", "top")), strict=True
-    ):
+    # From the bottom left, where the first modality has its largest weights, to the top right.
+    for name, place in zip(names, np.linspace(0.05, 0.95, len(names)), strict=True):
         axes.text(
             place,
             place,
             f"{name} {weights[name].mean():.2f}",
-            ha=across,
-            va=along,
+            ha="left" if place < 0.3 else "right" if place > 0.7 else "center",
+            va="bottom" if place < 0.3 else "top" if place > 0.7 else "center",
             fontsize=7,
             transform=axes.transAxes,
             bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.5},
         )
 
 
-def _colour_bar(figure: Figure, axes: list[Axes], norm: Normalize, method: str, count: int) -> None:
+def _colour_bar(figure: Figure, grid: Any, norm: Normalize, palm: Seen) -> None:
     bar = figure.colorbar(
-        ScalarMappable(norm, COLOURS), ax=axes, location="right", shrink=0.9, aspect=25, pad=0.01, alpha=HEAT
+        ScalarMappable(norm, COLOURS),
+        ax=list(grid.ravel()),
+        location="right",
+        shrink=0.9,
+        aspect=12 * len(grid),
+        pad=0.01,
+        alpha=HEAT,
     )
-    if method == "weights":
-        equal = 1 / count
-        bar.set_ticks([norm.vmin, equal, norm.vmax], labels=[f"{norm.vmin:.2f}", "equal", f"{norm.vmax:.2f}"])  # type: ignore[list-item]
+    if palm.method == "weights":
+        low, high = float(norm.vmin or 0), float(norm.vmax or 1)
+        bar.set_ticks([low, 1 / len(palm.images), high], labels=[f"{low:.2f}", "equal", f"{high:.2f}"])
         bar.set_label("weight of the modality", fontsize=8)
     else:
         bar.set_ticks([0, 1], labels=["0", "largest"])

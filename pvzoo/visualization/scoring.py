@@ -306,7 +306,7 @@ def _to_json(found: Scoring, about: Mapping[str, Any], command: str) -> dict[str
     }
 
 
-def rows(found: Scoring) -> list[tuple[str, ...]]:
+def table_rows(found: Scoring) -> list[tuple[str, ...]]:
     """For a table with :data:`HEAD`."""
     return [
         (
@@ -334,7 +334,7 @@ HEAD = (
 def _to_markdown(found: Scoring, about: Mapping[str, Any], command: str) -> str:
     maps = "fusion weights" if found.method == "weights" else "Grad-CAM of the score with the other samples"
     lines = ["# Attention on SynthPalm", "", *(f"* {name}: {value}" for name, value in about.items())]
-    lines += [f"* maps: {maps}", "", *markdown_table(HEAD, rows(found)), ""]
+    lines += [f"* maps: {maps}", "", *markdown_table(HEAD, table_rows(found)), ""]
     lines += [
         f"Pointing: the maximum lies on a line or vessel, or within {number(found.tolerance, 3)} pixels of one, "
         f"in images of {found.size} x {found.size}. Energy: the share of the map, brought to [0, 1], that lies in the "
