@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from pytorch_grad_cam import GradCAM
@@ -76,6 +76,7 @@ def test_the_peak_of_a_map_stands_on_the_centre_of_its_cell(
             assert float(on[min(round(max(wanted, 0)), shape[axis] - 1)]) > 0.9 * float(spread.max())
 
 
+@settings(max_examples=30)
 @given(
     grid=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     stride=st.integers(1, 64),
@@ -99,7 +100,6 @@ def test_spreading_keeps_a_constant_and_makes_nothing_up(
         ("convnext_atto", {"stride": 16}, 112, 0.0),
         ("convnext_atto", {"stride": 32}, 112, 8.0),
         ("timm", {"arch": "resnet18"}, 160, 15.5),
-        ("timm", {"arch": "swin_tiny_patch4_window7_224"}, 224, 0.0),
     ],
 )
 def test_a_cell_looks_at_where_its_backbone_says(name: str, params: dict[str, Any], size: int, away: float) -> None:
@@ -153,8 +153,6 @@ def test_every_fusion_is_explained(fusion: str) -> None:
             assert heat["palm"] + heat["vein"] == pytest.approx(1, abs=1e-5)
         else:
             assert max(x.max() for x in heat.values()) > 0
-    figure = draw_attention(seen)
-    assert isinstance(figure, Figure)
 
 
 def test_a_map_shows_the_weights_at_the_centres_of_their_cells() -> None:
@@ -321,6 +319,7 @@ def test_the_scale_of_weights_is_centred_on_the_equal_share() -> None:
     norms = {(x.norm.vmin, x.norm.vmax) for axes in figure.axes for x in axes.images if x.cmap.name == "viridis"}
     ((low, high),) = norms
     assert low + high == pytest.approx(1) and 0 <= low < 0.5
+    assert isinstance(figure, Figure)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     wanted = ["palm", "palm, local weight", "vein", "vein, local weight", "global: channel weights"]
     assert titles == wanted

@@ -21,7 +21,7 @@ def degrade(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODELS...",
+            metavar="MODELS",
             help="Names of the zoo, saved folders or .safetensors files, or spec files; drawn together.",
             show_default=False,
         ),
