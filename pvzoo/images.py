@@ -75,7 +75,7 @@ def scale(image: ImageLike, how: Preprocessing) -> Tensor:
     Raises:
         ImageError: Saying what is wrong, and not with which image.
     """
-    pixels = _channels(_unit_range(image), how.channels)
+    pixels = _channels(unit_range(image), how.channels)
     if tuple(pixels.shape[1:]) != how.size:
         smooth = {"nearest": {}}.get(how.interpolation, {"align_corners": False, "antialias": True})
         pixels = F.interpolate(pixels[None], how.size, mode=how.interpolation, **smooth)[0].clamp(0, 1)
@@ -88,7 +88,7 @@ def grey(image: ImageLike) -> np.ndarray:
     Raises:
         ImageError: Saying what is wrong, and not with which image.
     """
-    return (_channels(_unit_range(image), 1)[0] * 255).round().to(torch.uint8).numpy()
+    return (_channels(unit_range(image), 1)[0] * 255).round().to(torch.uint8).numpy()
 
 
 def normalize(pixels: Tensor, how: Preprocessing) -> Tensor:
@@ -111,18 +111,22 @@ def _prepare(image: ImageLike, how: Preprocessing, position: int) -> Tensor:
         return normalize(scale(image, how), how)
 
 
-def _unit_range(image: ImageLike) -> Tensor:
-    """Any image to a float tensor (C, H, W) in [0, 1]."""
+def unit_range(image: ImageLike) -> Tensor:
+    """Any image to a float tensor (C, H, W) in [0, 1], at its own size.
+
+    Raises:
+        ImageError: Saying what is wrong, and not with which image.
+    """
     if isinstance(image, str | PathLike):
         with decoding():
-            return _unit_range(_read(Path(image)))
+            return unit_range(_read(Path(image)))
     if isinstance(image, Image.Image):
         with decoding():
-            return _unit_range(_pixels(image))
+            return unit_range(_pixels(image))
     if isinstance(image, np.ndarray):
         if image.ndim == 2 or (image.ndim == 3 and image.shape[2] <= 4):
             planes = image if image.ndim == 3 else image[:, :, None]
-            return _unit_range(_tensor(planes).permute(2, 0, 1))
+            return unit_range(_tensor(planes).permute(2, 0, 1))
         raise ImageError(f"an array of shape {image.shape} is no image; (H, W) or (H, W, C) is needed")
     if not isinstance(image, Tensor):
         raise ImageError(f"{a(type(image).__name__)} is no image; a path, PIL image, array or tensor is needed")

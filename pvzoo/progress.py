@@ -11,6 +11,10 @@ Advance = Callable[[int], None]
 Track = Callable[[str, int], AbstractContextManager[Advance]]
 
 
+def no_progress(count: int) -> None:
+    """Where nobody watches."""
+
+
 @contextmanager
 def track(what: str, total: int) -> Iterator[Advance]:
     """Shows a bar while the block runs; call the value it gives with the number of samples done."""
@@ -26,5 +30,5 @@ def track(what: str, total: int) -> Iterator[Advance]:
 
 @contextmanager
 def silent(what: str, total: int) -> Iterator[Advance]:
-    """Shows nothing."""
-    yield lambda count: None
+    """Shows nothing: the default of functions that take a :data:`Track`."""
+    yield no_progress

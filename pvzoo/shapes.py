@@ -49,12 +49,15 @@ class BackboneShape:
         map: Shape of the map (``pool=False``); ``None`` if the backbone has no map.
         stride: Stride of the map in pixels, if it has one.
         levels: The levels that the backbone could give instead, used to propose a repair.
+        first: The pixel, from 0 along either side, on which the receptive field of the map's first cell is centred: 0
+            after padded convolutions of odd size. ``None`` is (stride - 1) / 2, of patches that tile the image.
     """
 
     vector: int
     map: Shape | None = None
     stride: int | None = None
     levels: tuple[Level, ...] = ()
+    first: float | None = None
 
     def __post_init__(self) -> None:
         Shape(self.vector)  # raises if that is no width

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import numpy as np
 from .. import __version__
 from ..evaluation.bootstrap import CONFIDENCE, Interval
 from ..evaluation.metrics import power
+from ..evaluation.report import markdown_table, write_texts
 from ..extras import missing
-from ..training.folder import write
 from .compare import Difference, Measured, difference, holm
 from .run import FMR, NAMES, Outcome, Results
 
@@ -163,20 +162,20 @@ def to_markdown(results: Results, *, command: str = "") -> str:
         "",
     ]
     found = rows(results)
-    lines += _table([cells(found[0])])
+    lines += [*markdown_table(HEAD, [cells(found[0])]), ""]
     for name, group in study.groups.items():
         members = [cells(row) for row in found[1:] if row.group == name]
         if members:
-            lines += [f"## {name}: {group.summary}" if group.summary else f"## {name}", "", *_table(members)]
+            lines += [
+                f"## {name}: {group.summary}" if group.summary else f"## {name}",
+                "",
+                *markdown_table(HEAD, members),
+                "",
+            ]
     left_out = [f"* {each.group} / {each.name}: {each.reason}" for each in results.arms.left_out]
     lines += ["## Installed, and not for this model", "", *left_out, ""] if left_out else []
     lines += [f"pvzoo {__version__}" + (f", `{command}`" if command else "")]
     return "\n".join(lines) + "\n"
-
-
-def _table(body: Sequence[Sequence[str]]) -> list[str]:
-    lines = [HEAD, ["---"] * len(HEAD), *body]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines] + [""]
 
 
 def to_csv(results: Results) -> str:
@@ -245,8 +244,7 @@ def write_report(results: Results, folder: Path, *, command: str = "") -> list[P
         "results.json": json.dumps(to_json(results, command=command), indent=2, ensure_ascii=False) + "\n",
         "results.csv": to_csv(results),
     }
-    for name, text in texts.items():
-        write(folder / name, text)
+    write_texts(folder, texts)
     figure = draw(results)
     for name in ("eer.png", "eer.svg"):
         figure.savefig(folder / name, dpi=150)

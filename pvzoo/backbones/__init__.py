@@ -89,7 +89,7 @@ def pyramid(
     if chosen is None:
         raise ValueError(f"has no level of stride {stride}; it has {', '.join(str(x.stride) for x in levels)}")
     grid = tuple(ceil(side / last) if up else side // last for side in size)
-    return BackboneShape(chosen.dim, Shape(chosen.dim, (grid[0], grid[1])), last, levels)
+    return BackboneShape(chosen.dim, Shape(chosen.dim, (grid[0], grid[1])), last, levels, 0.0 if up else None)
 
 
 def _efficientvit_shape(

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -147,7 +149,8 @@ def any_shape(params: TimmParams, in_chans: int, image_size: tuple[int, int]) ->
         with torch.device("meta"), torch.inference_mode():
             image = torch.empty(1, in_chans, *image_size)
             vector = net(image)
-            grid = net(image, pool=False) if hasattr(net.net, "forward_intermediates") else None
+            with _centres(net, image_size) as centres:
+                grid = net(image, pool=False) if hasattr(net.net, "forward_intermediates") else None
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         size = f"{in_chans}x{image_size[0]}x{image_size[1]}"
         raise ValueError(f"{params.arch} cannot take an image of {size}: {str(error).splitlines()[0]}") from error
@@ -159,4 +162,37 @@ def any_shape(params: TimmParams, in_chans: int, image_size: tuple[int, int]) ->
     # Image over grid is not the stride where the network pads: 224 pixels at stride 64 are 4 cells.
     info = getattr(net.net, "feature_info", None)
     stride = info[-1]["reduction"] if isinstance(info, list) and info else round(image_size[0] / grid.shape[2])
-    return BackboneShape(vector.shape[1], map_shape, stride, (Level(stride, grid.shape[1]),))
+    first, jump = centres.get(tuple(grid.shape[2:]), (None, stride))
+    levels = (Level(stride, grid.shape[1]),)
+    return BackboneShape(vector.shape[1], map_shape, stride, levels, first if jump == stride else None)
+
+
+@contextmanager
+def _centres(net: nn.Module, image_size: tuple[int, int]) -> Iterator[dict[tuple[int, int], tuple[float, int]]]:
+    """Follows maps of an image while the block runs: by their size, centre of the first cell and stride, in pixels.
+
+    A convolution or pooling of kernel k, stride s and padding p moves the first centre by (k - 1) / 2 - p cells of its
+    input. Layers that pad otherwise, or shrink maps by other means, are not followed.
+    """
+    found: dict[tuple[int, int], tuple[float, int]] = {image_size: (0.0, 1)}
+
+    def follow(module: Any, inputs: Any, output: Any) -> None:
+        before, after = (tuple(x.shape[2:]) for x in (inputs[0], output))
+        if before not in found or after in found:
+            return
+        sizes = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+        kernel, stride, padding, dilation = (x[0] if isinstance(x, tuple) else x for x in sizes)
+        if (
+            isinstance(padding, int)
+            and after[0] == (before[0] + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        ):
+            first, jump = found[before]
+            found[after] = (first + jump * (dilation * (kernel - 1) / 2 - padding), jump * stride)
+
+    layers = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
+    handles = [layer.register_forward_hook(follow) for layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

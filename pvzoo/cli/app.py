@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import SpecError, UnknownNameError, nearest
-from . import ablate, check, data, evaluate, matching, plugins, protocols, synth, train
+from . import ablate, attention, check, data, degrade, evaluate, matching, plugins, protocols, synth, train
 from .output import console, heading, note, print_json, table
 from .settings import read_settings
 
@@ -64,6 +64,8 @@ app.command()(matching.compare)
 app.command()(matching.embed)
 app.command()(synth.synth)
 app.command("eval")(evaluate.evaluate)
+app.command()(degrade.degrade)
+app.command()(attention.attention)
 app.command()(train.train)
 app.command()(train.recipes)
 app.command()(ablate.ablate)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import BuildError, DataError, count
+from ..progress import track
 from .output import console, note, print_json, silence_pillow, table
-from .progress import track
 from .settings import read_settings
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import typer
 
 from ..errors import EvaluationError
 from ..extras import MissingExtraError
+from ..progress import track
 from .output import console, note, silence_pillow, table
-from .progress import track
 from .settings import read_settings
 
 if TYPE_CHECKING:

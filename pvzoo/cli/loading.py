@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,11 +12,11 @@ from ..errors import PvzooError, UnknownNameError
 from ..model import Model
 
 
-def open_model(name: str, device: str, seed: int) -> Model:
+def open_model(name: str, device: str, seed: int, *, size: int | None = None) -> Model:
     """A saved folder or file, or a name of the zoo with its pretrained weights where there are any.
 
     Without weights the model is random, and the same at each run. The device ``auto`` is the accelerator, or the CPU
-    where there is none.
+    where there is none. ``size`` is that of the images, in place of the model's own.
     """
     if device == "auto":
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
@@ -27,15 +28,16 @@ def open_model(name: str, device: str, seed: int) -> Model:
     if not name:
         raise PvzooError("--model is empty; 'pvzoo list' shows all models")
     path = Path(name).expanduser()
+    resized: dict[str, Any] = {} if size is None else {"preprocessing.size": size}
     if path.is_dir():
-        return factory.create(f"local-dir:{path}", device=where)
+        return factory.create(f"local-dir:{path}", device=where, **resized)
     if path.suffix == ".safetensors":
-        return factory.load(path, device=where)
+        return factory.load(path, device=where, **resized)
     torch.manual_seed(seed)
     is_name = path.suffix not in factory.SPEC_SUFFIXES
     pretrained = is_name and bool(catalog.list_models(name, pretrained=True))
     try:
-        return factory.create(name, pretrained=pretrained, device=where)
+        return factory.create(name, pretrained=pretrained, device=where, **resized)
     except UnknownNameError as error:
         if "/" not in name:
             raise

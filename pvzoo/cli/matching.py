@@ -76,7 +76,7 @@ def compare(
         console.print(f"score {score:.4f}", highlight=False)
         if decision is not None:
             console.print(str(decision), highlight=False, markup=False, soft_wrap=True)
-    _say_if_untrained(net, model, seed)
+    say_if_untrained(net, model, seed)
     if decision is None and not net.untrained:
         has = ", ".join(f"{cut.target:g}" for cut in net.thresholds if cut.target is not None)
         how = f"--fmr chooses among {has}" if has else "'pvzoo eval FOLDER --data ... --export-thresholds' makes some"
@@ -113,8 +113,8 @@ def embed(
     """
     from ..embedding import embed_samples, write_npz
     from ..pairs import read_samples
+    from ..progress import track
     from .loading import open_model
-    from .progress import track
 
     if output.suffix != ".npz":
         raise PvzooError(f"{output}: the output is an .npz file")
@@ -133,7 +133,7 @@ def embed(
         write_npz(output, result, model=model, untrained=net.untrained)
         shape = " x ".join(map(str, result.embeddings.shape))
         console.print(f"{output}: {shape}", highlight=False, markup=False, soft_wrap=True)
-    _say_if_untrained(net, model, seed)
+    say_if_untrained(net, model, seed)
     for identifier, error in failures:
         note(f"error: {identifier}: {error}")
     if failures:
@@ -149,7 +149,8 @@ def _say_if_incomplete(samples: Sequence[Sample]) -> None:
         note(f"warning: {len(lacking)} of {len(samples)} samples lack an image, such as {lacking[0].id} (no {without})")
 
 
-def _say_if_untrained(net: Model, name: str, seed: int) -> None:
+def say_if_untrained(net: Model, name: str, seed: int) -> None:
+    """Warns that a model's weights are random."""
     if net.untrained:
         source = "random" if net.load_report else f"random, seed {seed}"
         note(f"warning: the weights of {name} are untrained ({source}): scores say nothing about identity")

@@ -72,7 +72,7 @@ def split(
     from ..data.protocols import open_protocol
     from ..data.split import reasons
     from ..data.table import Table
-    from .progress import track
+    from ..progress import track
 
     if output and output.suffix.lower() not in (".csv", ".parquet"):
         raise DataError(f"{output}: a table is a .csv or .parquet file")

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ..progress import track
 from .output import console
-from .progress import track
 
 
 def synth(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from ..errors import ImageError, count
 from ..pairs import SUFFIXES
+from ..progress import Advance, no_progress
 from .adapters.base import Adapter
 from .table import Record, Table
 
 Kind = Literal["missing", "unexpected", "duplicate", "unreadable", "samples", "counts", "ambiguous", "modality"]
-Advance = Callable[[int], None]
 # By modality and what the images are: how many there are, and the first of them.
 Formats = dict[tuple[str, str], list[Any]]
 
@@ -59,7 +59,7 @@ class Report:
     notes: tuple[str, ...]
 
 
-def check(table: Table, adapter: Adapter[Any], advance: Advance = lambda number: None) -> Report:
+def check(table: Table, adapter: Adapter[Any], advance: Advance = no_progress) -> Report:
     """Compares a scanned table with what was published, and decodes every image once.
 
     Memory: the table's, about 100 bytes a file for its digest, and one image.

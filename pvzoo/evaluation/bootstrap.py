@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ..errors import EvaluationError
+from ..progress import Advance, no_progress
 from .metrics import FMR_TARGETS, Array, Moments, Tally, at_fmr, d_prime, eer, steps
-from .scores import Advance, Counted, Source, Tile, no_progress
+from .scores import Counted, Source, Tile
 
 LEVELS = 1024
 FOLDS = 1000
@@ -90,6 +91,22 @@ def percentile(values: list[float]) -> Interval:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(known, [tail, 1 - tail])
     return Interval(float(low), float(high))
+
+
+def mean_interval(values: Array, subject: Array, weights: Array) -> Interval:
+    """The interval of a mean over samples, when whole subjects are drawn.
+
+    Args:
+        values: (N,).
+        subject: (N,) number of the person.
+        weights: (F, S) how often each fold draws each subject; see :func:`draw`.
+    """
+    if len(np.unique(subject)) < 2:
+        return Interval(np.nan, np.nan, "the samples are of one subject; two or more are needed to draw from")
+    size = weights.shape[1]
+    with np.errstate(invalid="ignore"):
+        means = (weights @ np.bincount(subject, values, size)) / (weights @ np.bincount(subject, minlength=size))
+    return percentile(means.tolist())
 
 
 def draw(subjects: int, folds: int, seed: int) -> Array:

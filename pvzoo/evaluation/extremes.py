@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..progress import Advance, no_progress
 from .scorefile import ScoreSet
-from .scores import Advance, Source, Tile, no_progress
+from .scores import Source, Tile
 
 
 @dataclass(frozen=True)

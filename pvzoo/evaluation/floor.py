@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data import split
 from ..data.reading import Reader
+from ..progress import Track, silent
 from .baselines import CompCode, Matcher, MaximumCurvature
 from .bootstrap import FOLDS
 from .metrics import Array
@@ -18,7 +19,7 @@ from .pictures import grey_image
 from .protocols import compared
 from .results import Evaluation, evaluate, passes
 from .scorefile import score_set
-from .scores import Comparisons, Tile, Track, untracked
+from .scores import Comparisons, Tile
 
 # A minute or two on one core.
 AFFORDABLE = 1_000_000
@@ -68,7 +69,7 @@ def floors(
     *,
     folds: int = FOLDS,
     seed: int = 0,
-    track: Track = untracked,
+    track: Track = silent,
 ) -> dict[str, Evaluation]:
     """Evaluates the training-free matcher of each modality.
 

@@ -18,13 +18,14 @@ from ..data.split import Split, reasons
 from ..data.table import Pair
 from ..errors import DataError, EvaluationError, count, did_you_mean
 from ..model import Model
+from ..progress import Advance, Track, no_progress, silent
 from ..threshold import Threshold
 from . import metrics
 from .bootstrap import FOLDS
 from .protocols import compared
 from .results import Classified, Evaluation, accuracy, choose_thresholds, evaluate, passes
 from .scorefile import ScoreSet, score_set
-from .scores import Advance, Comparisons, Track, as_embeddings, no_progress, untracked
+from .scores import Comparisons, as_embeddings
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ def evaluate_model(
     seed: int = 0,
     batch_size: int = 32,
     workers: int = 0,
-    track: Track = untracked,
+    track: Track = silent,
 ) -> ModelEvaluation:
     """Chooses thresholds on the dev samples of a split, and evaluates its test samples.
 

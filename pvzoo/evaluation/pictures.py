@@ -13,9 +13,10 @@ from ..data.reading import Reader
 from ..data.table import Pair
 from ..errors import EvaluationError, ImageError
 from ..images import grey, naming
+from ..progress import Advance, no_progress
 from .extremes import Sample, Worst, extremes, shown
 from .metrics import Array
-from .scores import Advance, Comparisons, no_progress
+from .scores import Comparisons
 
 SIDE = 144  # pixels of the longer side of a picture
 

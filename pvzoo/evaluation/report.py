@@ -163,7 +163,7 @@ def to_markdown(result: Evaluation, beside: Beside = ALONE) -> str:
     rate = result.eer
     lines = ["# Evaluation", "", *(f"> **{warning}**\n>" for warning in result.warnings), ""]
     lines += [f"* {name}: {value}" for name, value in result.protocol.items()]
-    lines += ["", *_table(head, rows), ""]
+    lines += ["", *markdown_table(head, rows), ""]
     where = f"threshold {number(rate.point.threshold)}, FMR {number(rate.point.fmr)}, FNMR {number(rate.point.fnmr)}"
     lines += [f"EER: {where}; between the neighbouring thresholds, {number(rate.low)} to {number(rate.high)}.", ""]
     if result.applied:
@@ -176,16 +176,18 @@ def to_markdown(result: Evaluation, beside: Beside = ALONE) -> str:
             for each in result.applied
         ]
         lines += ["## Thresholds of the dev set", ""]
-        lines += [*_table(("rule", "threshold", "dev FMR", "dev FNMR", "FMR", "FNMR"), rows), ""]
+        lines += [*markdown_table(("rule", "threshold", "dev FMR", "dev FNMR", "FMR", "FNMR"), rows), ""]
     if beside.baselines:
         matchers = {"this result": result, **beside.baselines}
         rows = [(name, *map(brief, compared_figures(each))) for name, each in matchers.items()]
-        lines += ["## Beside matchers without training", "", *_table(("matcher", *BASIS), rows), ""]
+        lines += ["## Beside matchers without training", "", *markdown_table(("matcher", *BASIS), rows), ""]
     lines += [f"Matchers without training: {beside.left_out}.", ""] * bool(beside.left_out)
     for kind, pairs in (("Genuine", beside.worst.genuine), ("Impostor", beside.worst.impostor)):
         rows = [(number(pair.score, 4), pair.first.name, pair.second.name) for pair in pairs]
         end = "lowest" if kind == "Genuine" else "highest"
-        lines += [f"## {kind} pairs with the {end} scores", "", *_table(("score", "", ""), rows), ""] * bool(rows)
+        lines += [f"## {kind} pairs with the {end} scores", "", *markdown_table(("score", "", ""), rows), ""] * bool(
+            rows
+        )
     folds, seed = result.bootstrap.get("folds"), result.bootstrap.get("seed")
     if not all(each.interval.reason for each in result.figures):
         lines += [f"Intervals: {folds} folds of subjects drawn with replacement, seed {seed}.", ""]
@@ -193,7 +195,9 @@ def to_markdown(result: Evaluation, beside: Beside = ALONE) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

@@ -11,12 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import EvaluationError
+from ..progress import Advance, no_progress
 from ..threshold import Threshold
 from . import metrics
 from .bootstrap import CONFIDENCE, FOLDS, Interval, Replicates, draw, percentile, subject_bootstrap
 from .identification import Searches, search
 from .metrics import FMR_TARGETS, Point, Tally
-from .scores import Advance, Counted, Counts, Method, Source, count_scores, no_progress
+from .scores import Counted, Counts, Method, Source, count_scores
 
 FPIR_TARGETS = (1e-2,)
 RANKS = (1, 5)

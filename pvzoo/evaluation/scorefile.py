@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 
 from ..errors import EvaluationError, did_you_mean
+from ..progress import Advance, no_progress
 from ..tensorfile import replacing
 from .metrics import Array
-from .scores import Advance, Comparisons, Counts, Tile, no_progress
+from .scores import Comparisons, Counts, Tile
 
 Format = Literal["csv", "ccnet", "bob4", "bob5"]
 CHUNK = 2**20  # scores of a tile

@@ -6,8 +6,7 @@ bins; a second pass takes apart the bins in which an operating point lies, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EvaluationError, PvzooError
+from ..progress import Advance, no_progress
 from .metrics import FMR_TARGETS, Array, Moments, Tally, tally
 from .trials import Grid, Population, Trials
 
@@ -25,20 +25,6 @@ ROWS, COLUMNS = 1024, 2048  # of a tile of a score matrix; 8 MiB of float32
 LISTED = 8192  # pairs of a tile of listed pairs
 
 Method = Literal["auto", "sorted", "histogram"]
-Advance = Callable[[int], None]
-
-
-Track = Callable[[str, int], AbstractContextManager[Advance]]
-
-
-def no_progress(count: int) -> None:
-    """Where nobody watches."""
-
-
-@contextmanager
-def untracked(what: str, total: int) -> Iterator[Advance]:
-    """Likewise: ``what`` is done, ``total`` times."""
-    yield no_progress
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def compnet_shape(params: CompNetParams, in_chans: int, image_size: tuple[int, i
         reason = f"a kernel of {largest} at stride {params.stride} takes {smallest} pixels a side or more"
         raise ValueError(f"an image of {size} is too small; {reason}")
     channels = len(params.kernel_sizes) * params.channels
-    return pvzoo.BackboneShape(params.dim or channels, pvzoo.Shape(channels, grid), params.stride * POOL)
+    first = (largest - 1) / 2 + params.stride * ((CONV - 1) / 2 + (POOL - 1) / 2)  # nothing is padded
+    return pvzoo.BackboneShape(params.dim or channels, pvzoo.Shape(channels, grid), params.stride * POOL, first=first)
 
 
 def compnet_parameters(params: CompNetParams, in_chans: int, image_size: tuple[int, int]) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from pvzoo_gabor import CompNetParams, compnet_shape
+from pvzoo_gabor.compnet import CompNet
 
 import pvzoo
 from pvzoo.testing import check_backbone, parametrize_checks
@@ -164,3 +166,22 @@ def test_a_map_fits_images_of_another_size_and_a_projected_vector_does_not(make:
 def test_an_image_whose_projection_would_fill_the_memory_is_refused() -> None:
     with pytest.raises(pvzoo.SpecError, match=r"branches\.local\.backbone: needs at least 1[0-9]{2}\.\d GiB"):
         pvzoo.spec("gabor/compnet_palm", **{"preprocessing.size": 8192})
+
+
+def test_a_cell_of_the_map_looks_at_where_its_shape_says() -> None:
+    """Measured by the gradient of a cell in the middle."""
+    size = 128
+    shape = compnet_shape(CompNetParams(), 1, (size, size))
+    torch.manual_seed(0)
+    net = CompNet(CompNetParams(), in_chans=1, image_size=(size, size)).eval()
+    assert shape.map is not None and shape.map.grid is not None and shape.first is not None and shape.stride
+    cell = shape.map.grid[0] // 2
+    power = torch.zeros(size, size)
+    for _ in range(4):
+        image = torch.rand(1, 1, size, size, requires_grad=True)
+        values = net(image, pool=False)[0, :, cell, cell]
+        (gradient,) = torch.autograd.grad((values * torch.randn(len(values))).sum(), image)
+        power += gradient[0, 0] ** 2
+    place = torch.arange(size, dtype=torch.float32)
+    measured = [float((power.sum(axis) * place).sum() / power.sum()) for axis in (1, 0)]
+    assert measured == pytest.approx([shape.first + cell * shape.stride] * 2, abs=2)
