@@ -159,6 +159,7 @@ def test_two_processes_that_were_killed_go_on_as_if_nothing_had_happened(
     assert ended(start("end_to_end", whole, recipe, *TWO))[0] == 0
     process = start("end_to_end", cut, recipe, *TWO)
     wait_for(cut / "checkpoints/last.safetensors", process)
+    process.send_signal(signal.SIGSTOP)
     second = start("end_to_end", cut, recipe, "--resume", *TWO)
     assert "another process is writing this run" in ended(second)[2]
     process.kill()  # the first; the other ends when it waits for this one
