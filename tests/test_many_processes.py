@@ -252,6 +252,18 @@ def test_a_sampled_head_trains_and_goes_on_bit_by_bit(tmp_path: Path, tiny: dict
     assert a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
 
 
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_gradients_are_clipped_in_mixed_precision_too(tmp_path: Path, tiny: dict[str, Any], rate: float) -> None:
+    """By a norm that nothing reaches, only decay would move; so the weights stay where they began."""
+    more = {"precision": "bf16", "optimiser": {**SGD, "weight_decay": 0.0, "clip_norm": 1e-12}, "epochs": 1}
+    recipe = {**tiny, **more, "overrides": {"head.params.sample_rate": rate}, "batch.size": 16}
+    made = weights(train("end_to_end", tmp_path / "run", overrides=recipe, machine=CPU))
+    torch.manual_seed(0)
+    fresh = pvzoo.create(tiny["model"], num_classes=14).state_dict()
+    for name, value in fresh.items():
+        torch.testing.assert_close(made[name], value, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("count", [4, 5, 7, 9, 12, 13, 25])
 @pytest.mark.parametrize("size", [1, 2, 3, 6])

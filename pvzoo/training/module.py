@@ -136,12 +136,14 @@ class TrainingModule(LightningModule):
                 if chosen:
                     decay = how.weight_decay if decayed else 0.0
                     groups.append({"params": chosen, "lr": group.lr or how.lr, "weight_decay": decay})
+        # A fused optimiser unscales float16 gradients itself, so they could not be clipped before.
+        fused = self.trainer.precision != "16-mixed"
         optimiser: torch.optim.Optimizer
         if how.name == "sgd":
-            optimiser = torch.optim.SGD(groups, momentum=how.momentum, nesterov=how.momentum > 0, fused=True)
+            optimiser = torch.optim.SGD(groups, momentum=how.momentum, nesterov=how.momentum > 0, fused=fused)
         else:
             kind = torch.optim.AdamW if how.name == "adamw" else torch.optim.Adam
-            optimiser = kind(groups, fused=True)
+            optimiser = kind(groups, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -159,11 +161,11 @@ class TrainingModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        if self.centers is not None and gradient_clip_val is not None:
+        # Lightning refuses to clip for fused optimisers in mixed precision, for the sake of loss scaling alone.
+        if gradient_clip_val is not None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            self.centers.clip(parameters, gradient_clip_val)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            clip = torch.nn.utils.clip_grad_norm_ if self.centers is None else self.centers.clip
+            clip(parameters, gradient_clip_val)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
