@@ -176,6 +176,21 @@ def test_two_processes_that_were_killed_go_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
+def test_a_sharded_run_goes_on_with_another_number_of_processes(
+    tmp_path: Path, tiny: dict[str, Any], start: Start
+) -> None:
+    overrides = {"head.params.sample_rate": 0.9}
+    recipe = {**tiny, "batch.size": 8, "epochs": 6, "shard_head": True, "overrides": overrides}
+    process = start("end_to_end", tmp_path / "run", recipe, *TWO)
+    wait_for(tmp_path / "run/checkpoints/last.safetensors", process)
+    process.kill()
+    process.wait()
+    made = train("end_to_end", tmp_path / "run", overrides=recipe, resume=True, machine=CPU)
+    assert all(value.isfinite().all() for value in weights(made).values())
+    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 7
+
+
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_all(tmp_path: Path, tiny: dict[str, Any], start: Start) -> None:
     generate(SynthConfig(seed=3, subjects=12, sessions=2, samples=2, size=32), tmp_path / "palms")
     changes = {**tiny, "data.source": str(tmp_path / "palms"), "batch.size": 8, "epochs": 50}
@@ -186,7 +201,7 @@ def test_an_error_of_one_process_ends_all(tmp_path: Path, tiny: dict[str, Any], 
     image.write_bytes(image.read_bytes()[:60])  # one process reads it, and the other waits
     code, _, err = ended(process, 60)
     assert code == 2 or code == -signal.SIGKILL  # Lightning ends the first when it sees that another has ended
-    assert f"error: {image.name}" in err or image.name in err
+    assert "error: " in err and image.name in err
     assert (tmp_path / "run/checkpoints/last.safetensors").is_file()
 
 
