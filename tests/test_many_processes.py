@@ -160,6 +160,7 @@ def test_two_processes_that_were_killed_go_on_as_if_nothing_had_happened(
     assert ended(start("end_to_end", whole, recipe, *TWO))[0] == 0
     process = start("end_to_end", cut, recipe, *TWO)
     wait_for(cut / "checkpoints/last.safetensors", process)
+    process.send_signal(signal.SIGSTOP)
     second = start("end_to_end", cut, recipe, "--resume", *TWO)
     assert "another process is writing this run" in ended(second)[2]
     process.kill()  # the first; the other ends when it waits for this one
@@ -176,6 +177,21 @@ def test_two_processes_that_were_killed_go_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
+def test_a_sharded_run_goes_on_with_another_number_of_processes(
+    tmp_path: Path, tiny: dict[str, Any], start: Start
+) -> None:
+    overrides = {"head.params.sample_rate": 0.9}
+    recipe = {**tiny, "batch.size": 8, "epochs": 6, "shard_head": True, "overrides": overrides}
+    process = start("end_to_end", tmp_path / "run", recipe, *TWO)
+    wait_for(tmp_path / "run/checkpoints/last.safetensors", process)
+    process.kill()
+    process.wait()
+    made = train("end_to_end", tmp_path / "run", overrides=recipe, resume=True, machine=CPU)
+    assert all(value.isfinite().all() for value in weights(made).values())
+    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 7
+
+
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_all(tmp_path: Path, tiny: dict[str, Any], start: Start) -> None:
     generate(SynthConfig(seed=3, subjects=12, sessions=2, samples=2, size=32), tmp_path / "palms")
     changes = {**tiny, "data.source": str(tmp_path / "palms"), "batch.size": 8, "epochs": 50}
@@ -186,7 +202,7 @@ def test_an_error_of_one_process_ends_all(tmp_path: Path, tiny: dict[str, Any], 
     image.write_bytes(image.read_bytes()[:60])  # one process reads it, and the other waits
     code, _, err = ended(process, 60)
     assert code == 2 or code == -signal.SIGKILL  # Lightning ends the first when it sees that another has ended
-    assert f"error: {image.name}" in err or image.name in err
+    assert "error: " in err and image.name in err
     assert (tmp_path / "run/checkpoints/last.safetensors").is_file()
 
 
@@ -250,6 +266,18 @@ def test_a_sampled_head_trains_and_goes_on_bit_by_bit(tmp_path: Path, tiny: dict
     a, b = (state(tmp_path / name) for name in ("whole", "cut"))
     assert {"/class_centers/exp_avg", "/class_centers/exp_avg_sq"} < a.keys()
     assert a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_gradients_are_clipped_in_mixed_precision_too(tmp_path: Path, tiny: dict[str, Any], rate: float) -> None:
+    """By a norm that nothing reaches, only decay would move; so the weights stay where they began."""
+    more = {"precision": "bf16", "optimiser": {**SGD, "weight_decay": 0.0, "clip_norm": 1e-12}, "epochs": 1}
+    recipe = {**tiny, **more, "overrides": {"head.params.sample_rate": rate}, "batch.size": 16}
+    made = weights(train("end_to_end", tmp_path / "run", overrides=recipe, machine=CPU))
+    torch.manual_seed(0)
+    fresh = pvzoo.create(tiny["model"], num_classes=14).state_dict()
+    for name, value in fresh.items():
+        torch.testing.assert_close(made[name], value, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

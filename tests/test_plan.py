@@ -36,6 +36,15 @@ def test_a_branch_is_named_as_in_the_spec(model: pvzoo.Model) -> None:
     assert make_plan(model, groups(("branches.vein.global",))).members[0]
 
 
+def test_parameters_that_the_embedding_does_not_depend_on_are_frozen(model: pvzoo.Model) -> None:
+    modes = [module.training for module in model.modules()]
+    plan = make_plan(model, groups(("branches", "alignments", "fusions", "neck", "head")))
+    norms = {f"branches.{m}.local.net.head.norm.{what}" for m in ("palm", "vein") for what in ("weight", "bias")}
+    assert set(plan.frozen) == norms | {"neck.bias"}  # maps of ConvNeXt do not go through its last norm
+    assert [module.training for module in model.modules()] == modes
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_the_bias_of_a_bnneck_stays_at_zero(model: pvzoo.Model) -> None:
     plan = make_plan(model, groups(("neck",)))
     assert list(plan.members[0]) == ["neck.weight"]

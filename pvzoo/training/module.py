@@ -91,7 +91,8 @@ class TrainingModule(LightningModule):
         self.plan.apply(self.model, self.current_epoch)
         grow = getattr(self.model.head, "set_margin_factor", None)
         if grow is not None:
-            grow(self.recipe.schedule.margin.at(self.current_epoch, self.recipe.epochs))
+            over = self.recipe.schedule.margin_warmup * self.recipe.epochs
+            grow(min(1.0, self.current_epoch / over) if over else 1.0)
 
     def training_step(self, batch: Batch | FeatureBatch, index: int) -> Tensor:
         joined = self._run(batch, self._present(batch))
@@ -135,8 +136,8 @@ class TrainingModule(LightningModule):
                 if chosen:
                     decay = how.weight_decay if decayed else 0.0
                     groups.append({"params": chosen, "lr": group.lr or how.lr, "weight_decay": decay})
-        # A fused step undoes the scaling of float16 gradients in itself, which is too late to clip them.
-        fused = not (how.clip_norm and self.trainer.precision == "16-mixed")
+        # A fused optimiser unscales float16 gradients itself, so they could not be clipped before.
+        fused = self.trainer.precision != "16-mixed"
         optimiser: torch.optim.Optimizer
         if how.name == "sgd":
             optimiser = torch.optim.SGD(groups, momentum=how.momentum, nesterov=how.momentum > 0, fused=fused)
@@ -160,14 +161,11 @@ class TrainingModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the norm of all gradients; Lightning's own refuses every fused step, also where nothing is scaled."""
-        if gradient_clip_val is None:
-            return
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if self.centers is not None:
-            self.centers.clip(parameters, gradient_clip_val)
-        else:
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        # Lightning refuses to clip for fused optimisers in mixed precision, for the sake of loss scaling alone.
+        if gradient_clip_val is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            clip = torch.nn.utils.clip_grad_norm_ if self.centers is None else self.centers.clip
+            clip(parameters, gradient_clip_val)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)

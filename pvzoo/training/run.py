@@ -96,6 +96,7 @@ def train(
         SpecError: The recipe or the model's spec is wrong.
         DataError: The data cannot be used as the recipe says.
         RunError: The folder holds another run, or one that is being written.
+        JobError: Branches that were trained side by side failed.
         TrainingError: The training cannot go on.
     """
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
