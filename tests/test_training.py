@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,10 @@ def steps(**more: Any) -> dict[str, Any]:
 
 def rows(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open(newline="") as lines:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(lines)]
+        return [
+            {key: value for key, value in row.items() if not key.endswith(("seconds", "second"))}
+            for row in csv.DictReader(lines)
+        ]
 
 
 def weights(model: pvzoo.Model) -> dict[str, torch.Tensor]:
@@ -233,6 +237,41 @@ def test_the_command_trains_and_says_what_to_do_next(tmp_path: Path, call: Any) 
     assert f"pvzoo compare --model {model}" in done.err
     again = call(*command, "-o", tmp_path / "run")
     assert again.code == 2 and "--resume goes on with it, or choose another folder" in again.err
+
+
+def test_what_a_training_shows_and_leaves_to_read(tmp_path: Path, call: Any) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    command = ["train", "stage1", "--model", "stage1_convnext_palm_nano", "--data", "synthpalm-mini"]
+    how = ["--image-size=32", "--set=epochs=2", "--set=batch.size=16", "--accelerator=cpu"]
+    done = call(*command, *how, "-o", tmp_path / "run")
+    shown = [line for line in done.err.splitlines() if line.startswith("palm_local: epoch")]
+    form = r"palm_local: epoch {}/2, loss \d+\.\d+, dev EER \d+\.\d\d %, [\d,]+ samples/s, 0:\d\d:\d\d left"
+    assert len(shown) == 2 and all(re.fullmatch(form.format(n), line) for n, line in enumerate(shown, 1)), shown
+    with (tmp_path / "run/palm_local/metrics.csv").open(newline="") as lines:
+        found = list(csv.DictReader(lines))
+    assert [row["epoch"] for row in found] == ["1", "2"] and all(float(row["samples_per_second"]) > 0 for row in found)
+    board = EventAccumulator(str(tmp_path / "run/palm_local/tensorboard"))
+    board.Reload()
+    assert [event.value for event in board.Scalars("dev_eer")] == pytest.approx([float(r["dev_eer"]) for r in found])
+
+
+@pytest.mark.slow
+def test_compiled_backbones_train_to_nearly_the_same_weights(tmp_path: Path) -> None:
+    plain = train("stage1", tmp_path / "plain", overrides={**ONE, "epochs": 1}, machine=CPU)
+    compiled = train("stage1", tmp_path / "compiled", overrides={**ONE, "epochs": 1, "compile": True}, machine=CPU)
+    a, b = (weights(pvzoo.create(f"local-dir:{folder}")) for folder in (plain, compiled))
+    assert a.keys() == b.keys() and any(not torch.equal(a[name], b[name]) for name in a)  # it was another code
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-3)
+
+
+def test_channels_last_trains_the_same(tmp_path: Path) -> None:
+    plain = train("stage1", tmp_path / "plain", overrides={**ONE, "epochs": 1}, machine=CPU)
+    other = train("stage1", tmp_path / "other", overrides={**ONE, "epochs": 1, "channels_last": True}, machine=CPU)
+    a, b = (weights(pvzoo.create(f"local-dir:{folder}")) for folder in (plain, other))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-3)
 
 
 def test_the_command_lists_recipes(call: Any) -> None:

@@ -91,8 +91,7 @@ class TrainingModule(LightningModule):
         self.plan.apply(self.model, self.current_epoch)
         grow = getattr(self.model.head, "set_margin_factor", None)
         if grow is not None:
-            over = self.recipe.schedule.margin_warmup * self.recipe.epochs
-            grow(min(1.0, self.current_epoch / over) if over else 1.0)
+            grow(self.recipe.schedule.margin.at(self.current_epoch, self.recipe.epochs))
 
     def training_step(self, batch: Batch | FeatureBatch, index: int) -> Tensor:
         joined = self._run(batch, self._present(batch))
@@ -106,9 +105,7 @@ class TrainingModule(LightningModule):
             raise TrainingError(
                 f"{message}; lower optimiser.lr or set precision=fp32. The last checkpoint is untouched"
             )
-        self.log(
-            "loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True
-        )
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch | FeatureBatch, index: int) -> None:
@@ -122,7 +119,7 @@ class TrainingModule(LightningModule):
             return
         embeddings = torch.stack([found[position] for position in range(len(self._dev.samples))])
         tally = count_scores(compared(embeddings, self._dev), targets=(TARGET_FMR,)).tally
-        self.log("dev_eer", metrics.eer(tally).value, prog_bar=True)
+        self.log("dev_eer", metrics.eer(tally).value)
         self.log("dev_tar", metrics.tar_at_fmr(tally, TARGET_FMR))
 
     def configure_optimizers(self) -> Any:

@@ -124,7 +124,7 @@ class Recipe(Section):
     shard_head: bool = Field(False, description="each process holds a part of the head's class centres")
     sync_batchnorm: bool = Field(False, description="BatchNorm statistics over the batches of all processes; on GPUs")
     channels_last: bool = False
-    compile: bool = Field(False, description="torch.compile")
+    compile: bool = Field(False, description="torch.compile of the backbones: a minute first, faster steps then")
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

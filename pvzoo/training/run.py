@@ -40,7 +40,7 @@ from .checkpoint import SafeCheckpointIO
 from .features import FeatureBatch, FeatureDataset, cache_features, whole
 from .folder import RunError, claimed, is_first, write
 from .jobs import train_branches
-from .journal import Journal
+from .journal import Journal, Watch
 from .module import TrainingError, TrainingModule
 from .recipe import Recipe, load_recipe
 
@@ -270,6 +270,8 @@ def fit(
     every = ModelCheckpoint(out / CHECKPOINTS, "last", enable_version_counter=False)
     best.FILE_EXTENSION = every.FILE_EXTENSION = ".safetensors"
     callbacks: list[Callback] = [Journal(out), best, every]
+    if machine.progress:
+        callbacks.append(Watch(out.name))
     if recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     if recipe.patience is not None:
@@ -279,7 +281,8 @@ def fit(
         write(out / "run.json", json.dumps(_facts(recipe, split, images, module), indent=2))
     last = out / CHECKPOINTS / "last.safetensors"
     if recipe.compile:
-        module.compile()
+        for backbone in {model.branch(branch, m) for branch in spec.branches for m in spec.modalities}:
+            backbone.compile()
     with _explained():
         trainer = _trainer(recipe, machine, out, callbacks, strategy=_strategy(recipe, split, spec, machine))
         try:
@@ -322,7 +325,7 @@ def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callba
         "logger": False,
         "default_root_dir": out,
         "num_sanity_val_steps": 0,
-        "enable_progress_bar": machine.progress,
+        "enable_progress_bar": False,
         "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
