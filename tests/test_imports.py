@@ -19,6 +19,7 @@ PACKAGE = Path(pvzoo.__file__).parent
 LAYERS = [
     ["errors", "shapes"],
     ["extras", "imagefile", "threshold"],
+    ["manifest"],
     ["registry"],
     ["hookspecs"],
     ["plugins"],
@@ -27,6 +28,7 @@ LAYERS = [
     ["backbones", "alignment", "fusion", "heads"],
     ["card", "catalog", "images", "pairs", "synth", "tensorfile"],
     ["data", "weights"],
+    ["hub"],
     ["model"],
     ["embedding", "factory"],
     ["evaluation"],
@@ -43,6 +45,7 @@ LIGHT = [
     "errors",
     "shapes",
     "threshold",
+    "manifest",
     "registry",
     "hookspecs",
     "plugins",

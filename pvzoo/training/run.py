@@ -33,9 +33,10 @@ from ..data.sampling import Balanced, InOrder, Sampler, Shuffled
 from ..data.split import Split
 from ..errors import PvzooError
 from ..factory import SPEC_SUFFIXES
+from ..manifest import WEIGHTS
 from ..model import Model
 from ..specs import ModelSpec, Source, load_spec
-from ..tensorfile import read_header, replacing
+from ..tensorfile import replacing
 from .checkpoint import SafeCheckpointIO
 from .features import FeatureBatch, FeatureDataset, cache_features, collate_features
 from .journal import Journal
@@ -235,7 +236,7 @@ def _fitted(
     recipe: Recipe, spec: ModelSpec, split: Split, images: Images, out: Path, init: Sequence[Path], machine: Machine
 ) -> Path:
     """Trains one model; a run that has ended gives its result."""
-    if (out / MODEL / weights.WEIGHTS).is_file():
+    if (out / MODEL / WEIGHTS).is_file():
         return out / MODEL
     torch.manual_seed(recipe.seed)
     model = _started(spec, init)
@@ -295,7 +296,7 @@ def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callba
 def _started(spec: ModelSpec, init: Sequence[Path]) -> Model:
     """A new model, or one that starts from a whole saved model or from branches."""
     if len(init) == 1:
-        header = read_header(init[0] / weights.WEIGHTS if init[0].is_dir() else init[0])
+        header = weights.header_at(init[0])
         saved = header.about.spec or {}
         if saved.get("modalities") == list(spec.modalities) and set(saved.get("branches", {})) == set(spec.branches):
             return weights.load_model(spec, header, Model)
@@ -479,7 +480,7 @@ def _explained() -> Iterator[None]:
 
 def _published(model: Path, place: Path) -> Path:
     """Copies the last step's model to where it is looked for."""
-    if not (place / weights.WEIGHTS).is_file() and os.environ.get("RANK", "0") == "0":
+    if not (place / WEIGHTS).is_file() and os.environ.get("RANK", "0") == "0":
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(model, partial)
