@@ -249,20 +249,20 @@ class WeightSource(Component):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.manifest is not None:
-            self._read_manifest()
+            self._read_manifest(self.manifest)
         if isinstance(self.provides, str) or not isinstance(self.provides, Sequence):
             raise RegistrationError(f"{self}: provides must be a list of 'model.tag', not {self.provides!r}")
         for name in self.provides:
             if not isinstance(name, str) or not all(name.partition(".")):
                 raise RegistrationError(f"{self}: provides must hold names 'model.tag', not {name!r}")
 
-    def _read_manifest(self) -> None:
-        if not isinstance(self.manifest, Mapping) and not hasattr(self.manifest, "read_text"):
-            raise RegistrationError(f"{self}: manifest must be a mapping or a path object, not {self.manifest!r}")
+    def _read_manifest(self, manifest: object) -> None:
+        if not isinstance(manifest, Mapping | Traversable):
+            raise RegistrationError(f"{self}: manifest must be a mapping or a path object, not {manifest!r}")
         if self.provides:
             raise RegistrationError(f"{self}: give provides or manifest, not both; the manifest lists the names")
         try:
-            pinned = read_manifest(self.manifest).weights
+            pinned = read_manifest(manifest).weights
         except WeightsError as error:
             raise RegistrationError(f"{self}: {error}") from error
         object.__setattr__(self, "pinned", pinned)

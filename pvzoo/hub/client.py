@@ -8,25 +8,26 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from huggingface_hub import constants
 from huggingface_hub import errors as theirs
 
-from .. import __version__
-from ..errors import HubError
+from ..errors import HubError, PvzooError
 
 PATIENCE = 40.0
 """Seconds from the first failure on in which a request is tried again; a download that moves is never cut."""
 _LONGEST_WAIT = 8.0
 
-ME = {"library_name": "pvzoo", "library_version": __version__}
-
 # The base of what the HTTP library raises (httpx2, httpx, requests), which huggingface_hub does not export everywhere.
 _HTTP_ERROR = next(base for base in theirs.HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException"))
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+T = TypeVar("T")
 
 
 class UnreachableError(HubError):
@@ -109,6 +110,11 @@ def trouble(error: Exception, what: str, repo: str, revision: str | None = None)
     return Trouble(HubError(f"{what}: {type(cause).__name__}: {cause}"))
 
 
+def is_conflict(error: Exception) -> bool:
+    """Whether a commit was refused because its parent is no longer the head."""
+    return getattr(getattr(error, "response", None), "status_code", None) == 412
+
+
 def not_a_hub(what: str, how: str) -> HubError:
     """The error of an address at which there is something else."""
     return HubError(f"{what}: {endpoint()} {how}; HF_ENDPOINT, a proxy or a firewall may lead elsewhere")
@@ -131,3 +137,24 @@ def attempts(*, patient: bool = True) -> Iterator[None]:
         time.sleep(min(wait, rest))
         wait = min(2 * wait, _LONGEST_WAIT)
         yield
+
+
+def request(call: Callable[[], T], what: str, repo: str, revision: str | None = None, *, patient: bool = True) -> T:
+    """Calls something that may be called twice, and again while that may help.
+
+    Raises:
+        HubError: What :func:`trouble` makes of the last failure.
+    """
+    failure: Trouble | None = None
+    for _ in attempts(patient=patient):
+        try:
+            return call()
+        except PvzooError:
+            raise
+        except Exception as error:
+            failure = trouble(error, what, repo, revision)
+            failure.error.__cause__ = error
+            if not failure.again:
+                break
+    assert failure is not None
+    raise failure.error

@@ -50,7 +50,7 @@ def fault(path: Path, pin: Pin, *, anew: bool = False) -> str:
         note = _note(path)
         if not anew and _read(note) == [pin.digest, *state]:
             return ""
-        digest = sha256(path) if len(pin.digest) == 64 else git_id(path)
+        digest = sha256(path) if len(pin.digest) == 64 else git_id(path.read_bytes())
         if digest != pin.digest:
             return f"has the digest {digest[:16]}... and should have {pin.digest[:16]}..."
         if _state(path) == state:
@@ -65,9 +65,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def git_id(path: Path) -> str:
-    """The id of a file's content in git, where it is not in LFS."""
-    content = path.read_bytes()
+def git_id(content: bytes) -> str:
+    """The id that git gives to a file with this content, where it is not in LFS."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 

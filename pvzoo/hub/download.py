@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
+from .. import __version__
 from ..errors import HubError, IntegrityError, WeightsError
 from ..manifest import CONFIG, INDEX, WEIGHTS, Weights
 from ..tensorfile import shards
@@ -46,15 +47,23 @@ def repository(repo: str, revision: str | None, access: Access) -> Files:
     wanted = revision or constants.DEFAULT_REVISION
     try:
         config = fetch(repo, CONFIG, wanted, access, latest=not _COMMIT.fullmatch(wanted))
-        commit = config.parent.name
-        try:
-            files = {WEIGHTS: fetch(repo, WEIGHTS, commit, access)}
-        except MissingFileError:
-            index = fetch(repo, INDEX, commit, access)
-            files = {name: fetch(repo, name, commit, access) for name in shards(index)} | {INDEX: index}
     except MissingFileError as error:
-        raise WeightsError(f"{error}; {repo} is not a model that pvzoo push or model.push_to_hub wrote") from error
-    return {CONFIG: config, **files}
+        raise _no_model(repo, wanted, CONFIG) from error
+    commit = config.parent.name
+    try:
+        return {CONFIG: config, WEIGHTS: fetch(repo, WEIGHTS, commit, access)}
+    except MissingFileError:
+        pass
+    try:
+        index = fetch(repo, INDEX, commit, access)
+        return {CONFIG: config, INDEX: index, **{name: fetch(repo, name, commit, access) for name in shards(index)}}
+    except MissingFileError as error:
+        raise _no_model(repo, wanted, WEIGHTS) from error
+
+
+def _no_model(repo: str, revision: str, name: str) -> WeightsError:
+    message = f"{repo} has no {name} at {revision}"
+    return WeightsError(f"{message}; it is not a model that 'pvzoo push' or model.push_to_hub wrote")
 
 
 def fetch(repo: str, name: str, revision: str, access: Access, pin: Pin | None = None, *, latest: bool = False) -> Path:
@@ -103,55 +112,45 @@ def cached(repo: str, name: str, revision: str, access: Access) -> Path | None:
 
 def _download(repo: str, name: str, revision: str, access: Access, pin: Pin | None, *, patient: bool) -> Path:
     what = f"{repo}: {name} cannot be fetched"
-    url = hf_hub_url(repo, name, revision=revision, endpoint=client.endpoint())
-    flaws: list[str] = []
-    failure: client.Trouble | None = None
-    for _ in client.attempts(patient=patient):
-        try:
-            announced = _announced(what, url, access)
-            if pin and len(announced.digest) == 64 and announced.digest != pin.digest:
-                flaws = [f"has the digest {announced.digest[:16]}... there and should have {pin.digest[:16]}..."]
-                break
-            path = Path(
-                hf_hub_download(
-                    repo,
-                    name,
-                    revision=revision,
-                    cache_dir=access.cache_dir,
-                    token=access.token,
-                    endpoint=client.endpoint(),
-                    **client.ME,
-                )
-            )
-        except HubError:
-            raise
-        except Exception as error:
-            failure = client.trouble(error, what, repo, revision)
-            if not failure.again:
-                raise failure.error from error
-            failure.error.__cause__ = error
-            continue
-        flaw = _flaw(path, pin or announced)
+    flaw = ""
+    for _ in range(2):
+        path, said = client.request(
+            lambda: _fetch_once(what, repo, name, revision, access, pin), what, repo, revision, patient=patient
+        )
+        flaw = digests.fault(path, pin or said)
         if not flaw:
             return path
         _remove(path)
-        flaws.append(flaw)
-        if len(flaws) == 2:
-            break
-    if not flaws:
-        assert failure is not None
-        raise failure.error
-    message = f"{repo}: {name} of {revision} {flaws[-1]}"
-    if len(flaws) == 2:
-        message += ", also when it was fetched anew; nothing was kept"
-    raise IntegrityError(f"{message}. The tag was moved, or what stands between here and {client.endpoint()} is broken")
+    message = f"{repo}: {name} of {revision} {flaw}, also when it was fetched anew; nothing of it was kept"
+    raise IntegrityError(f"{message}. What stands between here and {client.endpoint()} changes files")
+
+
+def _fetch_once(what: str, repo: str, name: str, revision: str, access: Access, pin: Pin | None) -> tuple[Path, Pin]:
+    said = _announced(what, hf_hub_url(repo, name, revision=revision, endpoint=client.endpoint()), access)
+    if pin and len(said.digest) == len(pin.digest) and said.digest != pin.digest:
+        message = f"{repo}: {name} of {revision} has the digest {said.digest[:16]}... on {client.endpoint()}, and "
+        message += f"should have {pin.digest[:16]}...; nothing was fetched"
+        raise IntegrityError(f"{message}. The tag was moved, or this is not the repository that was published")
+    path = hf_hub_download(
+        repo,
+        name,
+        revision=revision,
+        cache_dir=access.cache_dir,
+        token=access.token,
+        endpoint=client.endpoint(),
+        library_name="pvzoo",
+        library_version=__version__,
+    )
+    return Path(path), said
 
 
 def _announced(what: str, url: str, access: Access) -> Pin:
     """What the Hub says of a file. Asked in a request of its own, that a Hub which hangs is given up in seconds and not
     in minutes, and that a wrong file is known before it is fetched."""
     timeout = constants.HF_HUB_ETAG_TIMEOUT
-    about = get_hf_file_metadata(url, token=access.token, timeout=timeout, **client.ME)
+    about = get_hf_file_metadata(
+        url, token=access.token, timeout=timeout, library_name="pvzoo", library_version=__version__
+    )
     if about.commit_hash is None or about.etag is None:
         raise client.not_a_hub(what, "does not answer as a Hub does (no X-Repo-Commit or ETag)")
     digest = _digest(about.etag)
