@@ -11,8 +11,8 @@ from .threshold import Threshold
 LIBRARY = "pvzoo"
 TAGS = ["palmprint", "palm-vein", "biometrics"]
 
-MISUSE = """This model compares palms. It does not tell a living hand from a picture of one: printed palms, screens and casts
-are images like any other, and without a detector of presentation attacks (ISO/IEC 30107) anybody may pass with a
+MISUSE = """This model compares palms. It does not tell a living hand from a picture of one: printed palms, screens and
+casts are images like any other, and without a detector of presentation attacks (ISO/IEC 30107) anybody may pass with a
 picture of somebody's hand. Do not use it as the only factor where something depends on it.
 
 A palm cannot be changed once its template is known, and a template is data of a person: keep templates encrypted, and

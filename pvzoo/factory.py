@@ -72,14 +72,17 @@ def create(
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise PvzooError(f"dtype must be a floating-point type such as torch.bfloat16, not {dtype!r}")
     access = Access(offline=offline, cache_dir=None if cache_dir is None else Path(cache_dir).expanduser(), token=token)
-    scheme, _, place = name_or_spec.partition(":") if isinstance(name_or_spec, str) else ("", "", "")
+    scheme = name_or_spec.partition(":")[0] if isinstance(name_or_spec, str) else ""
     if revision is not None and scheme != "hf-hub":
         raise PvzooError("revision belongs to 'hf-hub:' names; the zoo's weights are pinned by their tags")
-    if scheme in ("hf-hub", "local-dir"):
+    if isinstance(name_or_spec, str) and scheme in ("hf-hub", "local-dir"):
         if pretrained:
             raise PvzooError(f"{name_or_spec!r} has weights of its own; leave out pretrained")
-        files, where = _saved(scheme, place, revision, access)
-        return _from_files(files, where, changes, device, dtype)
+        if scheme == "hf-hub":
+            found = sources.repository(name_or_spec, revision, access)
+            return _from_files(found, name_or_spec, changes, device, dtype)
+        folder = Path(name_or_spec.removeprefix("local-dir:")).expanduser()
+        return _from_files(weights.files_in(folder), str(folder), changes, device, dtype)
     if pretrained:
         if not isinstance(name_or_spec, str) or _is_path(name_or_spec):
             raise PvzooError("pretrained weights belong to names of the zoo; a spec of your own has none")
@@ -120,19 +123,6 @@ def load(
     header = read_header(Path(path).expanduser())
     changes = _changes(num_classes, None, None, overrides)
     return _placed(_loaded(header.path, weights.spec_of(header), header, changes, dtype), device)
-
-
-def _saved(scheme: str, place: str, revision: str | None, access: Access) -> tuple[weights.Files, str]:
-    """The files behind ``local-dir:`` and ``hf-hub:``, and what to call them."""
-    if scheme == "local-dir":
-        folder = Path(place).expanduser()
-        return weights.files_in(folder), str(folder)
-    from .hub import download
-
-    repo, _, behind = place.partition("@")
-    if revision is not None and behind not in ("", revision):
-        raise PvzooError(f"'hf-hub:{place}' names a revision, and revision={revision!r} names another")
-    return download.repository(repo, revision or behind or None, access), f"hf-hub:{repo}"
 
 
 def _from_files(

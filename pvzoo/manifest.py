@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from .errors import WeightsError
+from .errors import WeightsError, file_size
 from .threshold import Threshold
 
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "model.safetensors.index.json", "README.md"
@@ -180,6 +180,13 @@ class Weights(Facts):
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files.values())
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        cost = f"{self.parameters / 1e6:.1f} M parameters, {self.macs / 1e9:.3g} GMACs, {file_size(self.size)}"
+        data = ", ".join(each.name for each in self.data)
+        return "; ".join([f"{self.licence}, {cost}, trained on {data}", *map(str, self.metrics[:1])])
 
     def facts(self) -> Facts:
         return Facts(**{name: getattr(self, name) for name in Facts.model_fields})

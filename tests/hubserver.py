@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 OWNER, STRANGER = "hf_owner", "hf_stranger"
 """Tokens: of acme, and of somebody else."""
 
-FaultKind = Literal["reset", "truncate", "short", "tamper", "hang", "drop", "lose", "status", "page"]
+FaultKind = Literal["reset", "truncate", "stall", "short", "tamper", "hang", "drop", "lose", "status", "page"]
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ class Repository:
 class Fault:
     """Something that goes wrong with requests that match.
 
-    ``reset`` breaks the connection in the middle of the body, ``truncate`` closes it there, ``short`` sends less and
-    says so, ``tamper`` sends other bytes of the right number, ``hang`` never answers, ``drop`` breaks the connection at
-    once, ``lose`` does what is asked and then breaks it, ``status`` answers with an error, ``page`` with a web page.
+    In the middle of the body, ``reset`` breaks the connection, ``truncate`` closes it, and ``stall`` stops. ``short``
+    sends less and says so, ``tamper`` sends other bytes of the right number, ``hang`` never answers, ``drop`` breaks the
+    connection at once, ``lose`` does what is asked and then breaks it, ``status`` answers with an error, and ``page``
+    with a web page.
     """
 
     match: re.Pattern[str]
@@ -273,10 +274,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return None
-        if kind in ("reset", "truncate"):
+        if kind in ("reset", "truncate", "stall"):
             self.wfile.write(body[: len(body) // 2])
             self.wfile.flush()
-            time.sleep(0.02)  # an RST throws away what the other side has not read yet
+            # An RST throws away what the other side has not read yet.
+            self.hub.ending.wait(30 if kind == "stall" else 0.02)
             self.close_connection = True
             return self._break() if kind == "reset" else None
         self.wfile.write(body)

@@ -68,8 +68,19 @@ def read_facts(path: Path) -> Facts:
         WeightsError: If it cannot be read, or lacks something; names every field.
     """
     try:
-        return Facts.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise WeightsError(f"{path}: cannot be read: {error}") from error
+    return check_facts(content, str(path))
+
+
+def check_facts(content: object, source: str) -> Facts:
+    """Facts from plain data.
+
+    Raises:
+        WeightsError: If a field is missing or wrong; names every one.
+    """
+    try:
+        return Facts.model_validate(content)
     except ValidationError as error:
-        raise WeightsError(f"{path}: is wrong:" + "".join(f"\n  {fault}" for fault in explain(error))) from error
+        raise WeightsError(f"{source}:" + "".join(f"\n  {fault}" for fault in explain(error))) from error

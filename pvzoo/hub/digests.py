@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import count
+from ..errors import WeightsError, count
 from ..manifest import File
 
 
@@ -42,6 +43,9 @@ def fault(path: Path, pin: Pin, *, anew: bool = False) -> str:
         path: The file.
         pin: What it should be.
         anew: Hash it although it was found right before.
+
+    Raises:
+        WeightsError: If it cannot be read.
     """
     try:
         state = _state(path)
@@ -56,7 +60,7 @@ def fault(path: Path, pin: Pin, *, anew: bool = False) -> str:
         if _state(path) == state:
             _write(note, [pin.digest, *state])
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     return ""
 
 
@@ -91,9 +95,7 @@ def _read(note: Path) -> object:
 def _write(note: Path, content: object) -> None:
     """Best effort: a cache that cannot be written costs time, and nothing else."""
     new = note.with_suffix(f".{os.getpid()}")
-    try:
+    with suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
         new.write_text(json.dumps(content), encoding="utf-8")
         new.replace(note)
-    except OSError:
-        new.unlink(missing_ok=True)

@@ -55,15 +55,10 @@ class Packaged:
 
     def find(self, name: str, tag: str | None) -> Files | None:
         """The files of a model; those that are missing are named by whoever checks the digests."""
-        pinned = read_manifest(self.root / MANIFEST).weights
-        found = (
-            pinned.get(f"{name}.{tag}")
-            if tag
-            else next((w for n, w in pinned.items() if split_tag(n)[0] == name), None)
+        found = read_manifest(self.root / MANIFEST).weights.get(f"{name}.{tag}")
+        return (
+            None if found is None else {file: self.root / FILES / about.sha256 for file, about in found.files.items()}
         )
-        if found is None:
-            return None
-        return {file: self.root / FILES / about.sha256 for file, about in found.files.items()}
 
 
 def add(root: Path, folder: Path, name: str, facts: Facts, *, repo: str, revision: str, build: Build) -> Weights:
@@ -98,8 +93,13 @@ def add(root: Path, folder: Path, name: str, facts: Facts, *, repo: str, revisio
                     shutil.copyfile(files[file], new)
     manifest = root / MANIFEST
     known: Mapping[str, Weights] = read_manifest(manifest).weights if manifest.exists() else {}
+    weights = {**known, name: entry}
     with replacing(manifest) as new:
-        new.write_text(Manifest(weights={**known, name: entry}).to_json(), encoding="utf-8")
+        new.write_text(Manifest(weights=weights).to_json(), encoding="utf-8")
+    used = {file.sha256 for each in weights.values() for file in each.files.values()}
+    for place in (root / FILES).iterdir():
+        if place.name not in used:
+            place.unlink()  # of an entry that was replaced
     return entry
 
 

@@ -31,6 +31,20 @@ class HubSource:
         return None if pinned is None else download.published(pinned, self.access)
 
 
+def repository(name: str, revision: str | None, access: Access) -> Files:
+    """The files behind ``"hf-hub:namespace/name"``, perhaps with ``@revision``.
+
+    Raises:
+        PvzooError: If two revisions are named; else as :func:`pvzoo.hub.download.repository`.
+    """
+    from . import download
+
+    repo, _, behind = name.removeprefix("hf-hub:").partition("@")
+    if revision is not None and behind not in ("", revision):
+        raise PvzooError(f"{name!r} names a revision, and revision={revision!r} names another")
+    return download.repository(repo, revision or behind or None, access)
+
+
 def find(name: str, tag: str | None, access: Access) -> Files:
     """Finds the weights of a zoo model.
 
