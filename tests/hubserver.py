@@ -86,9 +86,9 @@ class Fault:
     """Something that goes wrong with requests that match.
 
     In the middle of the body, ``reset`` breaks the connection, ``truncate`` closes it, and ``stall`` stops. ``short``
-    sends less and says so, ``tamper`` sends other bytes of the right number, ``hang`` never answers, ``drop`` breaks the
-    connection at once, ``lose`` does what is asked and then breaks it, ``status`` answers with an error, and ``page``
-    with a web page.
+    sends less and says so, ``tamper`` sends other bytes of the right number, ``hang`` never answers, ``drop`` breaks
+    the connection at once, ``lose`` does what is asked and then breaks it, ``status`` answers with an error, and
+    ``page`` with a web page.
     """
 
     match: re.Pattern[str]
