@@ -157,6 +157,11 @@ def test_commands_about_names_load_no_torch(python: Callable[..., Any], tmp_path
         ["train", "--help"],
         ["recipes"],
         ["check", "--help"],
+        ["pull", "--help"],
+        ["push", "--help"],
+        ["publish", "--help"],
+        ["verify", "--help"],
+        ["weights", "--help"],
     ]
     code = f"""
 import runpy, sys

@@ -112,10 +112,11 @@ def check(files: Files, pinned: Weights, what: str, *, anew: bool = False) -> Fi
         IntegrityError: If one is missing or another.
     """
     for name, file in pinned.files.items():
-        flaw = digests.fault(files[name], Pin.of(file), anew=anew) if name in files else "is missing"
+        place = files.get(name)
+        flaw = digests.fault(place, Pin.of(file), anew=anew) if place and place.is_file() else "is missing"
         if flaw:
-            place = files.get(name, name)
-            raise IntegrityError(f"{what}: {place} {flaw}; install it again, in the version that belongs to this pvzoo")
+            message = f"{what}: {place or name} {flaw}"
+            raise IntegrityError(f"{message}; install it again, in the version that belongs to this pvzoo")
     return {name: files[name] for name in pinned.files}
 
 
