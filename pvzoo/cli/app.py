@@ -176,18 +176,19 @@ def show(
             spec = catalog.spec(name)
             heading(name, "", spec.summary)
             table(("part", "what", "gives"), model_rows(spec))
-            for tagged in _tagged(name, entry.name):
+            for tagged, weights in _weights(name, entry.name):
                 console.print()
                 heading(tagged, " (weights)", "")
-                table(("fact", "value"), weights_rows(catalog.weights(tagged)))
+                table(("fact", "value"), weights_rows(weights))
 
 
-def _tagged(asked: str, model: str) -> list[str]:
-    """The weights to show: those of the tag that was asked for, or all of the model."""
+def _weights(asked: str, model: str) -> list[tuple[str, Weights]]:
+    """What manifests say: of the tag that was asked for, or of all of the model."""
     from .. import catalog
 
     tag = catalog.split_tag(asked)[1]
-    return [f"{model}.{each}" for each in catalog.tags(model) if tag in (None, each)]
+    names = [f"{model}.{each}" for each in catalog.tags(model) if tag in (None, each)]
+    return [(name, weights) for name in names if (weights := catalog.weights(name))]
 
 
 def _unknown(name: str, errors: list[UnknownNameError]) -> UnknownNameError:

@@ -52,11 +52,8 @@ def model_rows(spec: ModelSpec) -> Iterator[tuple[str, str, str]]:
     yield "head", spec.head.name, f"{spec.num_classes} classes" if spec.num_classes else ""
 
 
-def weights_rows(weights: Weights | None) -> Iterator[tuple[str, str]]:
-    """What the manifest says of weights; their source may have none."""
-    if weights is None:
-        yield "", "their source says nothing of them"
-        return
+def weights_rows(weights: Weights) -> Iterator[tuple[str, str]]:
+    """What the manifest says of weights."""
     yield "licence", weights.licence
     yield "size", f"{file_size(weights.size)}, {weights.dtype}, {len(weights.files)} files"
     yield "cost", f"{weights.parameters:,} parameters, {weights.macs / 1e9:.3g} GMACs"
