@@ -227,12 +227,12 @@ def _chosen(names: list[str] | None, every: bool) -> dict[str, Weights]:
     """The manifest's entries that were asked for."""
     from .. import catalog
 
+    if bool(names) == every:
+        raise PvzooError("give names or --all, not both" if names else "name weights, or give --all")
     known = {name: pinned for name in catalog.list_models(pretrained=True) if (pinned := catalog.weights(name))}
-    if every or not names:
-        if names or not every:
-            raise PvzooError("name weights, or give --all" if not names else "give names or --all, not both")
-        if not known:
-            note("the manifest lists no weights yet")
+    if not known:
+        note("the manifest lists no weights yet")
+    if not names:
         return known
     for name in names:
         if name not in known:
