@@ -133,11 +133,14 @@ def files_in(directory: Path) -> Files:
     """The files of a saved folder.
 
     Raises:
-        WeightsError: If there is no such folder.
+        WeightsError: If there is no such folder, or it cannot be read.
     """
     if not directory.is_dir():
         raise WeightsError(f"{directory}: no such folder; it should hold {CONFIG} and {WEIGHTS}")
-    return {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
+    try:
+        return {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
+    except OSError as error:
+        raise WeightsError(f"{directory}: cannot be read: {error.strerror or error}") from error
 
 
 def read_files(files: Files, where: str) -> tuple[dict[str, Any], Header]:

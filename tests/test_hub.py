@@ -22,7 +22,7 @@ from small import PALM, acme
 from unprivileged import unprivileged
 
 import pvzoo
-from pvzoo.errors import HubError, IntegrityError, PvzooError, SpecError, WeightsError
+from pvzoo.errors import HubError, IntegrityError, PvzooError, SpecError, WeightsError, file_size
 from pvzoo.hub import client, digests, verify
 from pvzoo.manifest import Facts, Manifest, Weights
 from pvzoo.model import Model
@@ -528,6 +528,38 @@ def test_a_path_in_place_of_a_tag(zoo: Host, hub: HubServer, folder: Path, tmp_p
     assert refused(WeightsError, NAME, pretrained=tmp_path / "no").startswith(f"{tmp_path / 'no'}: no such folder")
     message = refused(WeightsError, "stage1_convnext_vein_nano", pretrained=folder)
     assert message == f"{folder}: holds {NAME}, not stage1_convnext_vein_nano"
+
+
+# --- on the command line ----------------------------------------------------------------------------------------------
+
+
+def test_weights_of_the_manifest_are_pulled_verified_listed_and_removed(
+    hub: HubServer, zoo: Host, home: Path, entry: Weights, call: Callable[..., Any]
+) -> None:
+    done = call("verify", "--all")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.startswith(f"{TAGGED}: not on this machine ({REPO}: config.json of v1 is not in the cache; without")
+    assert call("verify", TAGGED).code == 2
+    where = Path(call("pull", NAME).out.rstrip("\n"))
+    assert sorted(path.name for path in where.iterdir()) == ["config.json", "model.safetensors"]
+    hub.requests.clear()
+    assert call("verify", TAGGED).out == f"{TAGGED}: ok, 2 files, {file_size(entry.size)}\n"
+    assert call("weights").out.splitlines()[-1].split("\t")[:2] == [TAGGED, str(where)]
+    (link,) = home.glob("hub/models--*/snapshots/*/model.safetensors")
+    flip(link.resolve())
+    done = call("verify", "--all")
+    assert done.code == 1
+    assert "and was removed; without offline it is fetched from" in done.out
+    assert call("weights", "remove", TAGGED).code == 0
+    assert blobs(home) == []
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("model", [f"hf-hub:{REPO}", TAGGED, NAME])
+def test_compare_takes_them(zoo: Host, call: Callable[..., Any], model: str) -> None:
+    palm = Path(__file__).parents[1] / "examples/palms/palm/anna_1.png"
+    done = call("compare", "--model", model, palm, palm)
+    assert (done.code, done.out) == (0, "score 1.0000\n")
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """huggingface_hub, and its errors in words: what happened, whether to try again, and what to do.
 
-Its exceptions come from three HTTP libraries, depending on its version, and not all are its own.
+Not all of its exceptions are its own: its HTTP library's come through, and that is httpx or httpx2 by its version.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ PATIENCE = 40.0
 """Seconds from the first failure on in which a request is tried again; a download that moves is never cut."""
 _LONGEST_WAIT = 8.0
 
-# The base of what the HTTP library raises (httpx2, httpx, requests), which huggingface_hub does not export everywhere.
-_HTTP_ERROR = next(base for base in theirs.HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException"))
+_HTTP_ERROR = next(base for base in theirs.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
-
 
 T = TypeVar("T")
 

@@ -19,6 +19,7 @@ from .client import MissingFileError
 from .digests import Pin
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_PLAIN = re.compile(r"[\w-]+")
 
 
 def published(weights: Weights, access: Access) -> Files:
@@ -117,7 +118,8 @@ def _download(repo: str, name: str, revision: str, access: Access, pin: Pin | No
         path, said = client.request(
             lambda: _fetch_once(what, repo, name, revision, access, pin), what, repo, revision, patient=patient
         )
-        flaw = digests.fault(path, pin or said)
+        expected = pin or said
+        flaw = digests.fault(path, expected) if expected else ""
         if not flaw:
             return path
         _remove(path)
@@ -125,9 +127,11 @@ def _download(repo: str, name: str, revision: str, access: Access, pin: Pin | No
     raise IntegrityError(f"{message}. What stands between here and {client.endpoint()} changes files")
 
 
-def _fetch_once(what: str, repo: str, name: str, revision: str, access: Access, pin: Pin | None) -> tuple[Path, Pin]:
+def _fetch_once(
+    what: str, repo: str, name: str, revision: str, access: Access, pin: Pin | None
+) -> tuple[Path, Pin | None]:
     said = _announced(what, hf_hub_url(repo, name, revision=revision, endpoint=client.endpoint()), access)
-    if pin and len(said.digest) == len(pin.digest) and said.digest != pin.digest:
+    if pin and said and len(said.digest) == len(pin.digest) and said.digest != pin.digest:
         message = f"{repo}: {name} of {revision} has the digest {said.digest[:16]}... on {client.endpoint()}, and "
         message += f"should have {pin.digest[:16]}...; nothing was fetched"
         raise IntegrityError(f"{message}. The tag was moved, or this is not the repository that was published")
@@ -144,19 +148,23 @@ def _fetch_once(what: str, repo: str, name: str, revision: str, access: Access, 
     return Path(path), said
 
 
-def _announced(what: str, url: str, access: Access) -> Pin:
-    """What the Hub says of a file. Asked in a request of its own, that a Hub which hangs is given up in seconds and not
-    in minutes, and that a wrong file is known before it is fetched."""
+def _announced(what: str, url: str, access: Access) -> Pin | None:
+    """What the Hub says of a file; a mirror may name no digest.
+
+    Asked in a request of its own, that a Hub which hangs is given up in seconds and not in minutes, and that a wrong
+    file is known before it is fetched.
+    """
     timeout = constants.HF_HUB_ETAG_TIMEOUT
     about = get_hf_file_metadata(
         url, token=access.token, timeout=timeout, library_name="pvzoo", library_version=__version__
     )
     if about.commit_hash is None or about.etag is None:
         raise client.not_a_hub(what, "does not answer as a Hub does (no X-Repo-Commit or ETag)")
-    digest = _digest(about.etag)
-    if digest is None:
+    if not _PLAIN.fullmatch(about.etag):
+        # huggingface_hub makes a path of it.
         raise client.not_a_hub(what, f"names a digest that is none, {about.etag!r}")
-    return Pin(digest, about.size)
+    digest = _digest(about.etag)
+    return Pin(digest, about.size) if digest else None
 
 
 def _flaw(path: Path, pin: Pin | None) -> str:
