@@ -126,10 +126,22 @@ def weight_sources(*, own_first: bool = False) -> list[WeightSource]:
     return sorted(sources, key=lambda source: (source.origin.vendor == BUILTIN) != own_first)
 
 
+def pinned(*, own: bool = False) -> dict[str, Weights]:
+    """What the manifests say, by ``"model.tag"``; pvzoo's own counts before those of packages.
+
+    Args:
+        own: Of pvzoo's own alone.
+    """
+    found: dict[str, Weights] = {}
+    for source in weight_sources(own_first=True):
+        if not own or source.origin.vendor == BUILTIN:
+            found = {**source.pinned, **found}
+    return found
+
+
 def weights(name: str) -> Weights | None:
-    """What the manifests say of ``"model.tag"``, pvzoo's own before those of packages; ``None`` if none does."""
-    sources = weight_sources(own_first=True)
-    return next((source.pinned[name] for source in sources if name in source.pinned), None)
+    """What the manifests say of ``"model.tag"``; ``None`` if none does."""
+    return pinned().get(name)
 
 
 def tags(model: str) -> list[str]:

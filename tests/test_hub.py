@@ -606,7 +606,7 @@ def released(started: list[subprocess.Popen[str]]) -> list[str]:
         assert child.stdin is not None
         child.stdin.write("\n")
         child.stdin.flush()
-    outputs = [child.communicate(timeout=120)[0].strip() for child in started]
+    outputs = [child.communicate(timeout=400)[0].strip() for child in started]
     assert [child.returncode for child in started] == [0] * len(started)
     return outputs
 
@@ -634,7 +634,7 @@ def test_a_process_that_is_killed_in_the_middle(hub: HubServer, home: Path, fold
     assert killed.stdin is not None
     killed.stdin.write("\n")
     killed.stdin.flush()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not any(path.name.endswith(".incomplete") and path.stat().st_size for path in blobs(home)):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -19,7 +19,7 @@ import pvzoo
 from pvzoo.errors import HubError, WeightsError
 from pvzoo.hub import cards, packages
 from pvzoo.hub.publish import push
-from pvzoo.manifest import INDEX, Facts, Manifest
+from pvzoo.manifest import INDEX, Facts, Manifest, read_manifest
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
 from pvzoo.threshold import Threshold
@@ -393,8 +393,11 @@ def test_through_xet(tmp_path: Path, folder: Path, facts: Facts, monkeypatch: py
 
 
 def package(root: Path) -> Host:
-    """A package of weights, without its installation."""
-    return acme(build=lambda params: packages.Packaged(root), manifest=root / "weights.json")
+    """A package of weights, without its installation, and pvzoo's own manifest listing the same."""
+    host = acme(build=lambda params: packages.Packaged(root), manifest=root / "weights.json")
+    own = host.find("weight_source", "hub")
+    object.__setattr__(own, "pinned", read_manifest(root / "weights.json").weights)
+    return host
 
 
 @pytest.fixture
@@ -430,6 +433,17 @@ def test_the_owner_publishes_all(
         place.unlink()
     model = pvzoo.create("hf-hub:acme/s1", revision=written[f"{NAME}.s1"].revision)
     assert model.spec.name == NAME
+
+
+def test_the_whole_zoo_is_not_what_others_installed(
+    hub: HubServer, clock: Clock, shelf: Path, call: Callable[..., Any]
+) -> None:
+    with using(acme(build=lambda params: packages.Packaged(shelf), manifest=shelf / "weights.json")):
+        done = call("publish", "--all")
+        assert (done.code, done.out, done.err) == (0, "", "the manifest lists no weights yet\n")
+        assert hub.requests == []
+        assert call("publish", "acme/palm.s1").out.startswith("acme/palm.s1\t")
+    assert list(hub.repos) == ["acme/s1"]
 
 
 def test_nothing_is_sent_if_one_is_wrong(hub: HubServer, clock: Clock, shelf: Path, call: Callable[..., Any]) -> None:

@@ -83,11 +83,11 @@ def push(
 
 def publish(
     names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL.TAG]...", show_default=False)] = None,
-    every: Annotated[bool, typer.Option("--all", help="All that the manifest lists.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All that pvzoo's own manifest lists.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make new repositories private.")] = False,
     manifest: Annotated[
         Path | None,
-        typer.Option("--manifest", help="Write the manifest with the commits in place of tags.", show_default=False),
+        typer.Option(help="Write pvzoo's own manifest, with commits in place of tags.", show_default=False),
     ] = None,
 ) -> None:
     """Send the zoo's weights from installed packages to the repositories that the manifest names, with their cards.
@@ -97,12 +97,13 @@ def publish(
 
     Example: [bold]HF_TOKEN=... pvzoo publish --all[/]
     """
+    from .. import catalog
     from ..hub import publish as hub
     from ..hub import verify
     from ..manifest import Manifest
     from ..model import Model
 
-    listed = _chosen(names, every)
+    listed = _chosen(names, every, catalog.pinned(own=True))
     faults = [fault for name in listed for fault in verify.faults(name, listed[name], _local(name), Model)]
     if faults:
         raise WeightsError("nothing was sent:\n" + "\n".join(f"  {fault}" for fault in faults))
@@ -114,9 +115,12 @@ def publish(
     if manifest is not None:
         pinned = {
             name: weights.model_copy(update={"revision": commits.get(name, weights.revision)})
-            for name, weights in _chosen(None, True).items()
+            for name, weights in catalog.pinned(own=True).items()
         }
-        manifest.write_text(Manifest(weights=pinned).to_json(), encoding="utf-8")
+        try:
+            manifest.write_text(Manifest(weights=pinned).to_json(), encoding="utf-8")
+        except OSError as error:
+            raise PvzooError(f"{manifest}: cannot be written: {error.strerror or error}") from error
         note(f"{manifest}: {len(commits)} of {len(pinned)} entries have their commit now")
 
 
@@ -130,11 +134,12 @@ def verify(
 
     Examples: [bold]pvzoo verify stage2_spatial.v1[/], [bold]pvzoo verify --all[/]
     """
+    from .. import catalog
     from ..hub import verify as hub
     from ..model import Model
 
     wrong = False
-    for name, weights in _chosen(names, every).items():
+    for name, weights in _chosen(names, every, catalog.pinned()).items():
         try:
             files = _local(name)
         except HubError as error:
@@ -223,17 +228,17 @@ def _local(name: str) -> Files:
     return _files(name, Access(offline=True))
 
 
-def _chosen(names: list[str] | None, every: bool) -> dict[str, Weights]:
-    """The manifest's entries that were asked for."""
+def _chosen(names: list[str] | None, every: bool, all_: dict[str, Weights]) -> dict[str, Weights]:
+    """The entries that were asked for by name, or all of ``all_`` whose models are installed."""
     from .. import catalog
 
     if bool(names) == every:
         raise PvzooError("give names or --all, not both" if names else "name weights, or give --all")
-    known = {name: pinned for name in catalog.list_models(pretrained=True) if (pinned := catalog.weights(name))}
-    if not known:
-        note("the manifest lists no weights yet")
+    known = {name: weights for name in catalog.list_models(pretrained=True) if (weights := catalog.weights(name))}
     if not names:
-        return known
+        if not all_:
+            note("the manifest lists no weights yet")
+        return {name: weights for name, weights in known.items() if name in all_}
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known) or "; 'pvzoo list --pretrained' shows all"

@@ -77,7 +77,7 @@ def _scan(access: Access) -> Iterator[tuple[Kept, Any]]:
         info = scan_cache_dir(_root(access))
     except (CacheNotFound, ValueError):
         return
-    pinned = {name: weights for name in catalog.list_models(pretrained=True) if (weights := catalog.weights(name))}
+    pinned = catalog.pinned()
     for repo in info.repos:
         for revision in repo.revisions if repo.repo_type == "model" else ():
             refs = tuple(sorted(revision.refs))
