@@ -13,7 +13,7 @@ import yaml
 from hubclient import Clock, connect
 from hubserver import OWNER, STRANGER, HubServer
 from huggingface_hub import ModelCard, constants
-from small import PALM, acme
+from small import PALM, Acme, acme
 
 import pvzoo
 from pvzoo.errors import HubError, WeightsError
@@ -427,6 +427,18 @@ def test_the_owner_publishes_all(
     before = hub.requests.copy()
     assert call("publish", "--all").out == done.out
     assert writes(hub) == [request for request in before if "/commit/" in request or "/tag/" in request]
+
+    # With the commits in the manifest, and after a change of the card, everything is there already.
+    assert call("publish", "--all").code == 0
+    listed = Host(plugins=[])
+    object.__setattr__(listed.find("weight_source", "hub"), "pinned", written)
+    source = {"build": lambda params: packages.Packaged(shelf), "manifest": json.loads(pinned.read_text())}
+    listed.add("acme", Acme(source))
+    with using(listed):
+        again = call("publish", "--all")
+    assert (again.code, again.err) == (0, "")
+    assert [line.split("\t")[1] for line in again.out.splitlines()] == [w.revision for w in written.values()]
+    assert len(writes(hub)) == 4, "a commit and a tag of each, once"
 
     # What is on the Hub now serves a machine that has the manifest alone.
     for place in (shelf / "files").iterdir():

@@ -18,7 +18,7 @@ from . import client, digests
 from .client import MissingFileError
 from .digests import Pin
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLAIN = re.compile(r"[\w-]+")
 
 
@@ -47,7 +47,7 @@ def repository(repo: str, revision: str | None, access: Access) -> Files:
     """
     wanted = revision or constants.DEFAULT_REVISION
     try:
-        config = fetch(repo, CONFIG, wanted, access, latest=not _COMMIT.fullmatch(wanted))
+        config = fetch(repo, CONFIG, wanted, access, latest=not COMMIT.fullmatch(wanted))
     except MissingFileError as error:
         raise _no_model(repo, wanted, CONFIG) from error
     commit = config.parent.name

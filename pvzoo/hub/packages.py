@@ -56,9 +56,9 @@ class Packaged:
     def find(self, name: str, tag: str | None) -> Files | None:
         """The files of a model; those that are missing are named by whoever checks the digests."""
         found = read_manifest(self.root / MANIFEST).weights.get(f"{name}.{tag}")
-        return (
-            None if found is None else {file: self.root / FILES / about.sha256 for file, about in found.files.items()}
-        )
+        if found is None:
+            return None
+        return {file: self.root / FILES / about.sha256 for file, about in found.files.items()}
 
 
 def add(root: Path, folder: Path, name: str, facts: Facts, *, repo: str, revision: str, build: Build) -> Weights:

@@ -18,6 +18,7 @@ from ..tensorfile import Header, read_tensors, shards
 from ..weights import Files, files_in, read_files
 from ..zoo import Access
 from . import cards, client, digests, sources
+from .download import COMMIT
 
 T = TypeVar("T")
 
@@ -77,11 +78,15 @@ def push(
     if lacks:
         message = f"{folder / CARD}: cannot be published: {'; '.join(lacks)}"
         raise WeightsError(f"{message}. Write it into the card, or give facts (pvzoo push --facts FILE)")
-    return _send(files, text, repo, private=private, tag=tag, token=token)
+    hub = _hub(repo, token)
+    hub.create(private)
+    return _send(files, text, hub, tag=tag)
 
 
 def publish(name: str, weights: Weights, *, private: bool = False, token: str | bool | None = None) -> Published:
     """Publishes an entry of the manifest from what is installed or cached: its files, and a card made from its facts.
+
+    What is there already, under the tag or commit that the manifest names, is left as it is, its card included.
 
     Raises:
         WeightsError: The files are not on this machine.
@@ -92,8 +97,18 @@ def publish(name: str, weights: Weights, *, private: bool = False, token: str | 
     files = sources.find(model, tag, Access(offline=True))
     saved, header = read_files(files, name)
     _check_values(header)
+    hub = _hub(weights.repo, token)
+    hub.create(private)
+    is_commit = COMMIT.fullmatch(weights.revision) is not None
+    there = weights.revision if is_commit else hub.tags().get(weights.revision)
+    if there and hub.holds(files, there):
+        return Published(weights.repo, there, None if is_commit else weights.revision, weights.files)
+    if is_commit:
+        raise HubError(
+            f"{weights.repo}: commit {there} has other files than {name}; the manifest pins another repository"
+        )
     text = _rendered(saved, header, weights.facts(), f"hf-hub:{weights.repo}@{weights.revision}")
-    return _send(files, text, weights.repo, private=private, tag=weights.revision, token=token)
+    return _send(files, text, hub, tag=weights.revision)
 
 
 def _model_files(files: Files, where: str) -> Files:
@@ -123,19 +138,21 @@ def _rendered(saved: dict[str, Any], header: Header, facts: Facts, source: str) 
     return cards.render(load_spec(Source(CONFIG, saved)), header.about, facts, source)
 
 
-def _send(files: Files, card: str, repo: str, *, private: bool, tag: str | None, token: str | bool | None) -> Published:
-    hub = _Hub(HfApi(client.endpoint(), token, library_name="pvzoo", library_version=__version__), repo)
+def _hub(repo: str, token: str | bool | None) -> _Hub:
+    return _Hub(HfApi(client.endpoint(), token, library_name="pvzoo", library_version=__version__), repo)
+
+
+def _send(files: Files, card: str, hub: _Hub, *, tag: str | None) -> Published:
     content: dict[str, Path | bytes] = {**files, CARD: card.encode()}
-    hub.create(private)
     tagged = hub.tags().get(tag) if tag else None
     if tagged and not hub.holds(content, tagged):
-        message = f"{repo} has a tag {tag} of other files; a tag of weights is never moved: choose another"
+        message = f"{hub.repo} has a tag {tag} of other files; a tag of weights is never moved: choose another"
         raise HubError(message)
     commit = tagged or hub.commit(content, f"Weights and card, pvzoo {__version__}")
     if tag and not tagged:
         hub.tag(tag, commit)
     described = {name: File(size=path.stat().st_size, sha256=digests.sha256(path)) for name, path in files.items()}
-    return Published(repo, commit, tag, described)
+    return Published(hub.repo, commit, tag, described)
 
 
 @dataclass(frozen=True)
@@ -176,8 +193,8 @@ class _Hub:
             if failure and (now := self.head()) != before:
                 if self.holds(content, now):
                     return now
-                message = f"{self.repo} was changed by somebody else meanwhile, and nothing was sent"
-                raise HubError(f"{message}; look at it, then push again") from failure.error.__cause__
+                what = f"{self.repo} was changed by somebody else meanwhile, and nothing was sent"
+                raise HubError(f"{what}; look at it, then push again") from failure.error.__cause__
             operations: list[Any] = [CommitOperationDelete(name) for name in stale]
             for name, data in content.items():
                 operations.append(CommitOperationAdd(name, data if isinstance(data, bytes) else str(data)))
