@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from .errors import BuildError as BuildError
     from .errors import DataError as DataError
     from .errors import EvaluationError as EvaluationError
+    from .errors import HubError as HubError
     from .errors import ImageError as ImageError
     from .errors import InputError as InputError
+    from .errors import IntegrityError as IntegrityError
     from .errors import MissingModalityError as MissingModalityError
     from .errors import PairsError as PairsError
     from .errors import PluginError as PluginError
@@ -55,8 +57,10 @@ _HOME = {
     "Decision": "threshold",
     "EvaluationError": "errors",
     "Fused": "fusion.base",
+    "HubError": "errors",
     "ImageError": "errors",
     "InputError": "errors",
+    "IntegrityError": "errors",
     "Level": "shapes",
     "LoadReport": "weights",
     "MissingModalityError": "errors",

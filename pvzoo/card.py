@@ -1,15 +1,48 @@
-"""The README.md that is saved beside a model's weights."""
+"""The README.md that is saved beside a model's weights, and published with them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .manifest import DataSet, Facts
 from .specs import ModelSpec
 from .threshold import Threshold
 
+LIBRARY = "pvzoo"
+TAGS = ["palmprint", "palm-vein", "biometrics"]
+
+MISUSE = """This model compares palms. It does not tell a living hand from a picture of one: printed palms, screens and
+casts are images like any other, and without a detector of presentation attacks (ISO/IEC 30107) anybody may pass with a
+picture of somebody's hand. Do not use it as the only factor where something depends on it.
+
+A palm cannot be changed once its template is known, and a template is data of a person: keep templates encrypted, and
+delete them when they are no longer needed. Do not use it on people who have not agreed, to find people in images that
+were taken for something else, or to guess what an identity does not contain, such as age, sex, origin or health."""
+
 
 def render(spec: ModelSpec, *, untrained: bool, thresholds: Sequence[Threshold] = ()) -> str:
-    """Returns the card as Markdown: what the model is, how to load it, what it takes and gives."""
+    """The card of a folder that was saved: what the model is, how to load it, what it takes and gives."""
+    header = f"---\nlibrary_name: {LIBRARY}\ntags: [{', '.join(TAGS)}]\n---\n\n"
+    return header + body(spec, untrained=untrained, thresholds=thresholds)
+
+
+def body(
+    spec: ModelSpec,
+    *,
+    untrained: bool,
+    thresholds: Sequence[Threshold] = (),
+    source: str = "local-dir:.",
+    facts: Facts | None = None,
+) -> str:
+    """The card without its header.
+
+    Args:
+        spec: The model.
+        untrained: Whether its weights are random.
+        thresholds: That its file carries.
+        source: What ``pvzoo.create`` takes to load it.
+        facts: What its author says of it; needed to publish it.
+    """
     title = spec.name or "A pvzoo model"
     height, width = spec.preprocessing.size
     images = " and ".join(spec.modalities)
@@ -27,21 +60,17 @@ def render(spec: ModelSpec, *, untrained: bool, thresholds: Sequence[Threshold] 
         for need in spec.to_dict()["requires"].values()
     )
     arguments = ", ".join(spec.modalities)
+    hint = "  # the folder that holds this file" if source == "local-dir:." else ""
     cuts = "".join(f"* {cut.rule if cut.target is None else f'FMR {cut.target:g}'}: {cut}\n" for cut in thresholds)
     cuts = f"\nThresholds of the score, for `model.verify`:\n\n{cuts}" if cuts else ""
-    return f"""---
-library_name: pvzoo
-tags: [palmprint, palm-vein, biometrics]
----
-
-# {title}
+    return f"""# {title}
 
 {spec.summary or f"A model that compares palms by {images} images."}
 {warning if untrained else ""}{plugins}
 ```python
 import pvzoo
 
-model = pvzoo.create("local-dir:.")  # the folder that holds this file
+model = pvzoo.create("{source}"){hint}
 {chr(10).join(f'{name} = model.preprocess("{name}.png")' for name in spec.modalities)}
 embedding = model.embed({arguments})
 ```
@@ -49,9 +78,38 @@ embedding = model.embed({arguments})
 | part | what |
 | --- | --- |
 {table}
-{cuts}
+{cuts}{_sections(facts) if facts else ""}
 The whole spec is in `config.json`.
 """
+
+
+def _sections(facts: Facts) -> str:
+    sections = {
+        "Intended use": facts.intended_use,
+        "Data": "\n".join(_data(each) for each in facts.data),
+        "Results": _results(facts),
+        "Limits": facts.limits or "None were looked for. Expect it to fail on images unlike those of its data.",
+        "Spoofing and misuse": MISUSE,
+        "Licence": facts.licence,
+    }
+    return "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
+
+
+def _data(data: DataSet) -> str:
+    origin = "synthetic: no data of persons" if data.origin == "synthetic" else f"of persons. Consent: {data.consent}"
+    link = f" ({data.url})" if data.url else ""
+    return f"* {data.name}{link}, {origin}" + (f". Licence of the data: {data.licence}" if data.licence else "")
+
+
+def _results(facts: Facts) -> str:
+    if not facts.metrics:
+        return "Not measured."
+    lines = ["| figure | value | 95 % interval by subject | on | comparisons |", "| --- | --- | --- | --- | --- |"]
+    for metric in facts.metrics:
+        spread = "none" if metric.low is None or metric.high is None else f"{metric.low:.4g} to {metric.high:.4g}"
+        on = f"{metric.dataset}, {metric.protocol}"
+        lines.append(f"| {metric.title} | {metric.value:.4g} | {spread} | {on} | {metric.counts} |")
+    return "\n".join(lines)
 
 
 def _branch(spec: ModelSpec, name: str) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import PvzooError, SpecError, UnknownNameError, did_you_mean
+from .manifest import Weights
 from .plugins import host
-from .registry import ENTRY_TYPES, WeightSource, ZooModel
+from .registry import BUILTIN, ENTRY_TYPES, WeightSource, ZooModel
 from .specs import ModelSpec, Source, load_spec
 
 Patterns = str | Iterable[str] | None
@@ -41,9 +42,7 @@ def list_models(
     if kind is not None:
         names = [name for name in names if _kind(name) == kind]
     if pretrained:
-        sources = [entry for entry in host().entries("weight_source") if isinstance(entry, WeightSource)]
-        tagged = dict.fromkeys(tag for source in sources for tag in source.provides)
-        names = [tag for tag in tagged if split_tag(tag)[0] in names]
+        names = [tag for tag in _provided() if split_tag(tag)[0] in names]
     wanted, unwanted = _patterns(pattern), _patterns(exclude)
     return sorted(
         (name for name in names if (not wanted or _matches(name, wanted)) and not _matches(name, unwanted)),
@@ -121,12 +120,46 @@ def split_tag(name: str) -> tuple[str, str | None]:
     return model, tag or None
 
 
+def weight_sources(*, own_first: bool = False) -> list[WeightSource]:
+    """Sources of weights in the order in which they are asked: installed packages, then pvzoo's own, the Hub."""
+    sources = [entry for entry in host().entries("weight_source") if isinstance(entry, WeightSource)]
+    return sorted(sources, key=lambda source: (source.origin.vendor == BUILTIN) != own_first)
+
+
+def pinned(*, own: bool = False) -> dict[str, Weights]:
+    """What the manifests say, by ``"model.tag"``; pvzoo's own counts before those of packages.
+
+    Args:
+        own: Of pvzoo's own alone.
+    """
+    found: dict[str, Weights] = {}
+    for source in weight_sources(own_first=True):
+        if not own or source.origin.vendor == BUILTIN:
+            found = {**source.pinned, **found}
+    return found
+
+
+def weights(name: str) -> Weights | None:
+    """What the manifests say of ``"model.tag"``; ``None`` if none does."""
+    return pinned().get(name)
+
+
+def tags(model: str) -> list[str]:
+    """The weights tags of a model; the first is its default, which a package cannot change once pvzoo has one."""
+    return [tag for name, tag in map(split_tag, _provided()) if name == model and tag]
+
+
+def _provided() -> list[str]:
+    sources = weight_sources(own_first=True)
+    return list(dict.fromkeys(name for source in sources for name in source.provides))
+
+
 def _check_tag(name: str) -> None:
     """A tag that does not exist is an error even where no weights are asked for."""
     model, dot, tag = name.partition(".")
     if not dot:
         return
-    known = [tagged.partition(".")[2] for tagged in list_models(model, pretrained=True)]
+    known = tags(model)
     if tag not in known:
         hint = did_you_mean(tag, known) or f"; it has {', '.join(known) or 'none yet'}"
         raise UnknownNameError(f"{model} has no weights tagged {tag!r}{hint}", kind="tag", name=name)

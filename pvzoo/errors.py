@@ -92,6 +92,14 @@ class WeightsError(PvzooError):
     """A weights file is damaged, or its tensors are not those of the model."""
 
 
+class IntegrityError(WeightsError):
+    """A file is not the one that was published: its size or digest is another, again after it was fetched anew."""
+
+
+class HubError(PvzooError):
+    """The Hugging Face Hub cannot be reached, refuses, or does not have what was asked for."""
+
+
 class PairsError(PvzooError, ValueError):
     """A folder or CSV of image pairs cannot be understood."""
 
@@ -123,6 +131,15 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the nearest of ``candidates``, or an empty string."""
     near = nearest(name, candidates)
     return f"; did you mean {near!r}?" if near else ""
+
+
+def file_size(size: float) -> str:
+    """Returns ``"823 bytes"``, ``"1.5 MB"``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from os import PathLike
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import InvalidVersion, Version
 
-from . import catalog, weights
-from .errors import PvzooError, SpecError, UnknownNameError, WeightsError
+from . import __version__, catalog, weights
+from .errors import Problem, PvzooError, SpecError, UnknownNameError, WeightsError
+from .hub import sources
+from .manifest import CONFIG
 from .model import Model
-from .plugins import host
-from .registry import WeightSource
 from .specs import ModelSpec, Source, load_spec
-from .tensorfile import read_header
+from .tensorfile import Header, read_header
+from .zoo import Access
 
 SpecLike = str | PathLike[str] | Mapping[str, Any] | ModelSpec
 SPEC_SUFFIXES = (".yaml", ".yml", ".json")
@@ -25,56 +28,81 @@ SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 def create(
     name_or_spec: SpecLike,
     *,
-    pretrained: bool | str = False,
+    pretrained: bool | str | PathLike[str] = False,
     num_classes: int | None = None,
     in_chans: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    offline: bool = False,
+    cache_dir: str | PathLike[str] | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
     **overrides: Any,
 ) -> Model:
     """Creates a model, in eval mode.
 
     Args:
         name_or_spec: A name of :func:`~pvzoo.list_models`, with a weights tag after a dot if wanted; a path of a YAML
-            or JSON spec; a mapping; a :class:`~pvzoo.ModelSpec`; or ``"local-dir:PATH"``, a folder that
-            ``model.save`` wrote, whose weights are loaded.
-        pretrained: Load the zoo's weights: ``True`` for the tag in the name or the default one, or a tag.
+            or JSON spec; a mapping; a :class:`~pvzoo.ModelSpec`; or a model with its weights: ``"local-dir:PATH"``, a
+            folder that ``model.save`` wrote, or ``"hf-hub:NAMESPACE/NAME"``, a repository that ``model.push_to_hub``
+            wrote, with ``@REVISION`` behind it if wanted.
+        pretrained: Load the zoo's weights: ``True`` for the tag in the name or the default one, or a tag; or a path,
+            with a ``/`` in it, of a saved folder or ``.safetensors`` file of this model.
         num_classes: Identities of the head; 0 for no head. A saved model gets a new class matrix.
         in_chans: Channels of the images.
         image_size: Height and width in pixels.
         device: Where the model goes; the CPU by default.
         dtype: Floating-point type; float32, or that of the saved model, by default.
+        offline: Load weights that are on this machine, and use no network.
+        cache_dir: Cache of the Hugging Face Hub, if not its usual one.
+        revision: Branch, tag or commit of an ``hf-hub:`` repository.
+        token: For private and gated repositories; the one that you logged in with by default.
         **overrides: Fields of the spec by dotted path: ``**{"fusion.local": "concat"}``.
 
     Raises:
         UnknownNameError: No model or component has the name; with a suggestion.
         SpecError: The spec or an override is wrong; lists every fault.
         WeightsError: There are no such weights, or they are not those of the model.
+        IntegrityError: A file of weights is not the one that was published.
+        HubError: The weights are on the Hugging Face Hub alone, and cannot be had from there.
         PluginError: The model's plugin is installed and cannot be used.
     """
     changes = _changes(num_classes, in_chans, image_size, overrides)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise PvzooError(f"dtype must be a floating-point type such as torch.bfloat16, not {dtype!r}")
-    if isinstance(name_or_spec, str) and name_or_spec.startswith("hf-hub:"):
-        raise PvzooError(f"{name_or_spec!r}: loading from the Hugging Face Hub is not part of this version of pvzoo")
-    if isinstance(name_or_spec, str) and name_or_spec.startswith("local-dir:"):
+    access = Access(offline=offline, cache_dir=None if cache_dir is None else Path(cache_dir).expanduser(), token=token)
+    scheme = name_or_spec.partition(":")[0] if isinstance(name_or_spec, str) else ""
+    if revision is not None and scheme != "hf-hub":
+        raise PvzooError("revision belongs to 'hf-hub:' names; the zoo's weights are pinned by their tags")
+    if isinstance(name_or_spec, str) and scheme in ("hf-hub", "local-dir"):
         if pretrained:
             raise PvzooError(f"{name_or_spec!r} has weights of its own; leave out pretrained")
-        return _from_folder(Path(name_or_spec.removeprefix("local-dir:")).expanduser(), changes, device, dtype)
+        if scheme == "hf-hub":
+            found = sources.repository(name_or_spec, revision, access)
+            return _from_files(found, name_or_spec, changes, device, dtype)
+        folder = Path(name_or_spec.removeprefix("local-dir:")).expanduser()
+        return _from_files(weights.files_in(folder), str(folder), changes, device, dtype)
     if pretrained:
         if not isinstance(name_or_spec, str) or _is_path(name_or_spec):
             raise PvzooError("pretrained weights belong to names of the zoo; a spec of your own has none")
         name, tag = catalog.split_tag(name_or_spec)
-        catalog.find_model(name)
+        name = catalog.find_model(name).name
+        if isinstance(pretrained, PathLike) or (isinstance(pretrained, str) and _leads_to_a_file(pretrained)):
+            path = Path(pretrained).expanduser()
+            if path.is_file():
+                header = read_header(path)
+                return _placed(_loaded(path, weights.spec_of(header), header, changes, dtype, name), device)
+            return _from_files(weights.files_in(path), str(path), changes, device, dtype, name)
         if isinstance(pretrained, str):
             if tag not in (None, pretrained):
                 raise PvzooError(f"{name_or_spec!r} names weights, and pretrained={pretrained!r} names others")
             tag = pretrained
-        return _from_folder(_pretrained(name, tag), changes, device, dtype, name=name)
+        found = sources.find(name, tag, access)
+        return _from_files(found, f"{name}.{tag}" if tag else name, changes, device, dtype, name)
     spec = load_spec(_source(name_or_spec), changes)
-    place = torch.device("meta") if device is not None and torch.device(device).type == "meta" else nullcontext()
-    with place, weights.no_collection():
+    on = torch.device("meta") if device is not None and torch.device(device).type == "meta" else nullcontext()
+    with on, weights.no_collection():
         model = Model(spec)
     return model.to(device=device, dtype=dtype).eval()
 
@@ -93,48 +121,55 @@ def load(
         WeightsError: If the file is damaged, holds no spec, or does not match it.
     """
     header = read_header(Path(path).expanduser())
-    spec = load_spec(Source(str(path), weights.spec_of(header)), _changes(num_classes, None, None, overrides))
-    return _placed(weights.load_model(spec, header, Model, dtype), device)
+    changes = _changes(num_classes, None, None, overrides)
+    return _placed(_loaded(header.path, weights.spec_of(header), header, changes, dtype), device)
 
 
-def _from_folder(
-    folder: Path,
+def _from_files(
+    files: weights.Files,
+    where: str,
     changes: Mapping[str, Any],
     device: str | torch.device | None,
     dtype: torch.dtype | None,
     name: str | None = None,
 ) -> Model:
-    saved, header = weights.read_folder(folder)
+    saved, header = weights.read_files(files, where)
+    return _placed(_loaded(files[CONFIG], saved, header, changes, dtype, name), device)
+
+
+def _loaded(
+    source: Path,
+    saved: Mapping[str, Any],
+    header: Header,
+    changes: Mapping[str, Any],
+    dtype: torch.dtype | None,
+    name: str | None = None,
+) -> Model:
     if name is not None and saved.get("name") != name:
-        raise WeightsError(f"{folder}: holds {saved.get('name') or 'a model without a name'}, not {name}")
-    spec = load_spec(Source(str(folder / weights.CONFIG), saved), changes)
-    return _placed(weights.load_model(spec, header, Model, dtype), device)
+        raise WeightsError(f"{source.parent}: holds {saved.get('name') or 'a model without a name'}, not {name}")
+    try:
+        spec = load_spec(Source(str(source), dict(saved)), changes)
+    except SpecError as error:
+        raise _newer(header, error) from error
+    return weights.load_model(spec, header, Model, dtype)
+
+
+def _newer(header: Header, error: SpecError) -> SpecError:
+    """What is wrong with a saved spec may be that a later pvzoo wrote it."""
+    writer = header.about.pvzoo
+    try:
+        later = Version(writer) > Version(__version__)
+    except InvalidVersion:
+        return error
+    if not later:
+        return error
+    message = f"was saved by pvzoo {writer}, and this is {__version__}: pip install -U 'pvzoo>={writer}'"
+    return SpecError([Problem("", message, str(header.path)), *error.problems])
 
 
 def _placed(model: Model, device: str | torch.device | None) -> Model:
     # Even a move to where it is costs a walk over two thousand tensors.
     return (model if device is None else model.to(device)).eval()
-
-
-def _pretrained(name: str, tag: str | None) -> Path:
-    """Asks the weight sources in turn for a model's folder."""
-    for entry in host().entries("weight_source"):
-        assert isinstance(entry, WeightSource)
-        first = next((tag for model, tag in map(catalog.split_tag, entry.provides) if model == name), None)
-        source = entry.create(entry.params())
-        try:
-            found = source.find(name, tag or first)
-        except PvzooError:
-            raise
-        except (Exception, SystemExit) as error:
-            message = f"{entry.label} failed to find {name}: {type(error).__name__}: {error}"
-            raise WeightsError(message) from error
-        if found is not None:
-            return Path(found)
-    message = (
-        f"there are no pretrained weights for {name}.{tag}" if tag else f"there are no pretrained weights for {name}"
-    )
-    raise WeightsError(f"{message}; pvzoo.list_models(pretrained=True) lists those that installed sources provide")
 
 
 def _source(name_or_spec: SpecLike) -> Source | Mapping[str, Any] | ModelSpec:
@@ -159,6 +194,11 @@ def _source(name_or_spec: SpecLike) -> Source | Mapping[str, Any] | ModelSpec:
 
 def _is_path(name: str) -> bool:
     return name.endswith(SPEC_SUFFIXES)
+
+
+def _leads_to_a_file(text: str) -> bool:
+    """A tag has no separator in it; ``./runs`` is a folder."""
+    return any(separator in text for separator in {"/", os.sep}) or text.endswith(".safetensors") or text == "~"
 
 
 def _changes(

@@ -43,7 +43,7 @@ def register_heads(register: Register) -> None:
 
 @hookspec
 def register_weight_sources(register: Register) -> None:
-    """Register places that hold pretrained weights: ``register(name, *, build, provides=(), ...)``."""
+    """Register places that hold pretrained weights: ``register(name, *, build, manifest or provides, ...)``."""
 
 
 @hookspec

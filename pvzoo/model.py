@@ -9,7 +9,8 @@ from itertools import chain
 from keyword import iskeyword
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +20,13 @@ from . import weights
 from .errors import BuildError, EvaluationError, InputError, MissingModalityError, a, did_you_mean
 from .fusion.base import Fused
 from .images import Images, preprocess
+from .manifest import Facts
 from .specs import ModelSpec
 from .specs.fields import Ref
 from .threshold import Decision, Threshold
+
+if TYPE_CHECKING:
+    from .hub.publish import Published
 
 BranchFeatures = Mapping[str, Mapping[str, Tensor | None]]
 PARTS = ("branches", "alignments", "fusions", "head")
@@ -333,6 +338,35 @@ class Model(nn.Module):
     def save(self, directory: str | PathLike[str], *, dtype: torch.dtype | None = None) -> Path:
         """Writes ``config.json``, ``model.safetensors`` and ``README.md``; see :func:`pvzoo.weights.save`."""
         return weights.save(self, Path(directory).expanduser(), dtype=dtype)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        facts: Facts | Mapping[str, Any],
+        private: bool = False,
+        tag: str | None = None,
+        token: str | bool | None = None,
+    ) -> Published:
+        """Publishes the model: one commit of config, weights and card, then the tag.
+
+        Args:
+            repo: ``"namespace/name"``; made if it does not exist.
+            facts: What the card says and no file shows: licence, data, intended use, figures with their protocol.
+            private: Make the repository private, if it is made.
+            tag: For the commit; never moved.
+            token: With the right to write; the one that you logged in with by default.
+
+        Raises:
+            WeightsError: Values are not finite, or the facts lack something; nothing was sent.
+            HubError: The Hub refuses, cannot be reached, or somebody else changed the repository meanwhile.
+        """
+        from .hub import cards, publish
+
+        checked = facts if isinstance(facts, Facts) else cards.check_facts(facts, "facts")
+        with TemporaryDirectory() as folder:
+            saved = self.save(folder)
+            return publish.push(saved, repo, facts=checked, private=private, tag=tag, token=token)
 
     def load_weights(self, path: str | PathLike[str]) -> weights.LoadReport:
         """Loads a weights file or saved folder into this model; strict, and all or nothing."""

@@ -377,7 +377,7 @@ class Host:
 
 def _registrar(entry_type: type[Entry], plugin: Plugin, staged: list[Entry]) -> Register:
     """Makes the ``register`` that a plugin's hook receives."""
-    fields = [name for name in entry_type.__dataclass_fields__ if name != "origin"]
+    fields = [name for name, field in entry_type.__dataclass_fields__.items() if field.init and name != "origin"]
     origin = Origin(plugin.vendor, plugin.distribution, plugin.version)
 
     def register(name: str, /, **traits: Any) -> None:

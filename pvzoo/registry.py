@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from .errors import BuildError, RegistrationError, UnknownNameError, nearest
+from .errors import BuildError, RegistrationError, UnknownNameError, WeightsError, nearest
+from .manifest import Weights, read_manifest
 from .shapes import BackboneShape, FeatureKind, Shape
 
 BUILTIN = "pvzoo"
@@ -230,22 +231,42 @@ class Head(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSource(Component):
-    """Builds an object with ``find(name, tag) -> Path | None``: a local folder as ``Model.save`` writes it.
+    """Builds an object with ``find(name, tag)``: a local folder as ``Model.save`` writes it, the paths of its files by
+    their names there, or ``None``.
 
     Attributes:
         provides: The ``"model.tag"`` names that it can find, for lists; the first of a model is its default.
+        manifest: A file or mapping as :mod:`pvzoo.manifest` describes it, in place of ``provides``: what is known of
+            each, and the digests of its files, which are then checked before a tensor is used.
+        pinned: The manifest's entries by ``"model.tag"``.
     """
 
     kind = "weight_source"
     provides: Sequence[str] = ()
+    manifest: Traversable | Mapping[str, Any] | None = None
+    pinned: Mapping[str, Weights] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.manifest is not None:
+            self._read_manifest(self.manifest)
         if isinstance(self.provides, str) or not isinstance(self.provides, Sequence):
             raise RegistrationError(f"{self}: provides must be a list of 'model.tag', not {self.provides!r}")
         for name in self.provides:
             if not isinstance(name, str) or not all(name.partition(".")):
                 raise RegistrationError(f"{self}: provides must hold names 'model.tag', not {name!r}")
+
+    def _read_manifest(self, manifest: object) -> None:
+        if not isinstance(manifest, Mapping | Traversable):
+            raise RegistrationError(f"{self}: manifest must be a mapping or a path object, not {manifest!r}")
+        if self.provides:
+            raise RegistrationError(f"{self}: give provides or manifest, not both; the manifest lists the names")
+        try:
+            pinned = read_manifest(manifest).weights
+        except WeightsError as error:
+            raise RegistrationError(f"{self}: {error}") from error
+        object.__setattr__(self, "pinned", pinned)
+        object.__setattr__(self, "provides", tuple(pinned))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import WeightsError
+from .manifest import FileName
 from .threshold import Threshold
 
 # One key: safetensors does not keep the order of several, and equal models should give equal files.
@@ -59,12 +61,20 @@ class About(BaseModel):
 
 @dataclass(frozen=True)
 class Header:
-    """What a weights file says of itself before any data is read."""
+    """What a weights file says of itself before any data is read.
+
+    Attributes:
+        path: The file, or the index of several.
+        tensors: Type and shape by name.
+        places: The file that holds a tensor, and where in it.
+        states: What each file was when its header was read.
+        about: What pvzoo wrote about the model.
+    """
 
     path: Path
     tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
-    offsets: Mapping[str, int]
-    state: tuple[int, int, int]
+    places: Mapping[str, tuple[Path, int]]
+    states: Mapping[Path, tuple[int, int, int]]
     about: About
 
 
@@ -84,20 +94,79 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             table = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             start, state = file.tell(), _state(file.fileno())
-        about = About.model_validate_json(table.pop("__metadata__", {}).get(METADATA_KEY, "{}"))
+        about = _about(path, table.pop("__metadata__", {}).get(METADATA_KEY, "{}"))
         tensors = {name: (_dtype(path, entry["dtype"]), tuple(entry["shape"])) for name, entry in table.items()}
-        offsets = {name: start + entry["data_offsets"][0] for name, entry in table.items()}
+        places = {name: (path, start + entry["data_offsets"][0]) for name, entry in table.items()}
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file") from error
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch or save it again") from error
+    return Header(path, tensors, places, {path: state}, about)
+
+
+def read_index(index: Path, files: Mapping[str, Path]) -> Header:
+    """Reads and checks the headers of weights in several files, as ``model.safetensors.index.json`` lists them.
+
+    Args:
+        index: The list: ``weight_map`` from tensor to file, and ``metadata``.
+        files: Paths by the names in the list. Only these are opened, so a name cannot lead elsewhere.
+
+    Raises:
+        WeightsError: If the list or a file is damaged, or they do not agree.
+    """
+    listed = _read_list(index)
+    names = sorted(set(listed.weight_map.values()))
+    for name in names:
+        if name not in files:
+            raise WeightsError(f"{index}: there is no {name!r} beside it")
+    headers = {name: read_header(files[name]) for name in names}
+    held = {tensor: name for name, header in headers.items() for tensor in header.tensors}
+    if sum(len(header.tensors) for header in headers.values()) != len(held) or held != dict(listed.weight_map):
+        wrong = sorted({*held, *listed.weight_map} - {t for t, n in listed.weight_map.items() if held.get(t) == n})
+        which = f"differ in {wrong[0]}" if wrong else "hold a tensor twice"
+        raise WeightsError(f"{index}: its files are not those that it lists; they {which}")
+    return Header(
+        index,
+        {tensor: headers[name].tensors[tensor] for tensor, name in listed.weight_map.items()},
+        {tensor: headers[name].places[tensor] for tensor, name in listed.weight_map.items()},
+        {path: state for header in headers.values() for path, state in header.states.items()},
+        _about(index, listed.metadata.get(METADATA_KEY, "{}")),
+    )
+
+
+def shards(index: Path) -> list[str]:
+    """The names of the files that an index lists.
+
+    Raises:
+        WeightsError: If it is damaged, or a name is not that of a file beside it.
+    """
+    return sorted(set(_read_list(index).weight_map.values()))
+
+
+def _read_list(index: Path) -> _Index:
+    try:
+        return _Index.model_validate_json(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
+        raise WeightsError(f"{index}: not an index of weights files: {reason}") from error
+
+
+class _Index(BaseModel):
+    """As transformers and huggingface_hub write it; what pvzoo adds stands in the metadata."""
+
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    weight_map: dict[str, FileName]
+
+
+def _about(path: Path, text: Any) -> About:
+    try:
+        return About.model_validate_json(text)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "all of it"
         raise WeightsError(f"{path}: its metadata under {METADATA_KEY!r} is wrong: {where}: {fault['msg']}") from error
-    return Header(path, tensors, offsets, state, about)
 
 
 def _state(descriptor: int) -> tuple[int, int, int]:
@@ -119,22 +188,26 @@ def read_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
     changes the weights of a running model, or kills the process.
     """
     tensors: dict[str, Tensor] = {}
-    try:
-        with header.path.open("rb", buffering=0) as file:
-            if _state(file.fileno()) != header.state:
-                raise WeightsError(f"{header.path}: the file was changed while it was being read; load it again")
-            for name in sorted(names, key=header.offsets.__getitem__):
-                dtype, shape = header.tensors[name]
-                tensors[name] = torch.empty(shape, dtype=dtype)
-                rest = memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-                file.seek(header.offsets[name])
-                while rest:
-                    count = file.readinto(rest)
-                    if not count:
-                        raise WeightsError(f"{header.path}: the file ends inside {name}")
-                    rest = rest[count:]
-    except OSError as error:
-        raise WeightsError(f"{header.path}: cannot be read: {error.strerror or error}") from error
+    wanted: defaultdict[Path, list[str]] = defaultdict(list)
+    for name in names:
+        wanted[header.places[name][0]].append(name)
+    for path, part in wanted.items():
+        try:
+            with path.open("rb", buffering=0) as file:
+                if _state(file.fileno()) != header.states[path]:
+                    raise WeightsError(f"{path}: the file was changed while it was being read; load it again")
+                for name in sorted(part, key=lambda name: header.places[name][1]):
+                    dtype, shape = header.tensors[name]
+                    tensors[name] = torch.empty(shape, dtype=dtype)
+                    rest = memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+                    file.seek(header.places[name][1])
+                    while rest:
+                        count = file.readinto(rest)
+                        if not count:
+                            raise WeightsError(f"{path}: the file ends inside {name}")
+                        rest = rest[count:]
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     return tensors
 
 

@@ -24,14 +24,16 @@ from torch.overrides import TorchFunctionMode
 from . import __version__
 from .card import render
 from .errors import WeightsError
+from .manifest import CARD, CONFIG, INDEX, WEIGHTS
 from .specs import ModelSpec, Source, load_spec
-from .tensorfile import METADATA_KEY, Header, read_header, read_tensors, replacing
+from .tensorfile import METADATA_KEY, Header, read_header, read_index, read_tensors, replacing
 from .threshold import Threshold
 
 if TYPE_CHECKING:
     from .model import Model
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+Files = Mapping[str, Path]
+"""Where the files of a saved model are, by their names in its folder."""
 
 
 @dataclass(frozen=True)
@@ -127,30 +129,58 @@ def save(model: Model, directory: Path, dtype: torch.dtype | None = None) -> Pat
     return directory
 
 
-def read_folder(directory: Path) -> tuple[dict[str, Any], Header]:
-    """The spec and the weights' header of a saved folder.
+def files_in(directory: Path) -> Files:
+    """The files of a saved folder.
 
     Raises:
-        WeightsError: If a file is missing, or the two files come from different saves.
-        SpecError: If ``config.json`` cannot be read.
+        WeightsError: If there is no such folder, or it cannot be read.
     """
     if not directory.is_dir():
         raise WeightsError(f"{directory}: no such folder; it should hold {CONFIG} and {WEIGHTS}")
-    for name in (CONFIG, WEIGHTS):
-        if not (directory / name).is_file():
-            raise WeightsError(f"{directory}: there is no {name} in it")
-    header = read_header(directory / WEIGHTS)
     try:
-        spec = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        return {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
+    except OSError as error:
+        raise WeightsError(f"{directory}: cannot be read: {error.strerror or error}") from error
+
+
+def read_files(files: Files, where: str) -> tuple[dict[str, Any], Header]:
+    """The spec and the weights' header of a saved model.
+
+    Args:
+        files: ``config.json`` and ``model.safetensors``, or in its place the index of several files, and these.
+        where: What the files are of, for errors.
+
+    Raises:
+        WeightsError: If a file is missing, or they come from different saves.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if name not in files and not (name == WEIGHTS and INDEX in files):
+            raise WeightsError(f"{where}: there is no {name} in it")
+    header = read_header(files[WEIGHTS]) if WEIGHTS in files else read_index(files[INDEX], files)
+    config = files[CONFIG]
+    try:
+        spec = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{directory / CONFIG}: cannot be read: {error}") from error
+        raise WeightsError(f"{config}: cannot be read: {error}") from error
     if not isinstance(spec, dict):
-        raise WeightsError(f"{directory / CONFIG}: should be a mapping of fields")
+        raise WeightsError(f"{config}: should be a mapping of fields")
     if header.about.spec is not None and header.about.spec != spec:
         fields = sorted(key for key in {*spec, *header.about.spec} if spec.get(key) != header.about.spec.get(key))
-        message = f"{directory}: {CONFIG} and {WEIGHTS} come from different saves; they differ in {', '.join(fields)}"
+        message = f"{where}: {CONFIG} and {header.path.name} come from different saves; they differ in "
+        message += ", ".join(fields)
         raise WeightsError(f"{message} (to change a saved model, pass overrides to pvzoo.create)")
     return spec, header
+
+
+def header_at(path: Path) -> Header:
+    """The header of a weights file, or of the weights in a saved folder.
+
+    Raises:
+        WeightsError: If there are none, or they are damaged.
+    """
+    if not path.is_dir() or (path / WEIGHTS).exists() or not (path / INDEX).exists():
+        return read_header(path / WEIGHTS if path.is_dir() else path)
+    return read_index(path / INDEX, files_in(path))
 
 
 def spec_of(header: Header) -> dict[str, Any]:
@@ -209,7 +239,7 @@ def load_model(spec: ModelSpec, header: Header, build: Callable[..., Model], dty
 
 def load_into(model: Model, path: Path) -> LoadReport:
     """Copies a file's tensors into a model that exists; see ``Model.load_weights``."""
-    header = read_header(path / WEIGHTS if path.is_dir() else path)
+    header = header_at(path)
     own = _own_tensors(model)
     _refuse_meta(model)
     _compare_specs(model.spec, header, ("preprocessing", *_COMPUTED))
@@ -237,7 +267,7 @@ def load_branches(model: Model, sources: Sequence[Path]) -> LoadReport:
     taken: list[tuple[Header, list[str]]] = []
     skipped: list[str] = []
     for source in sources:
-        header = read_header(source / WEIGHTS if source.is_dir() else source)
+        header = header_at(source)
         names = [name for name in header.tensors if name.startswith("branches.")]
         branches = sorted({_branch(name) for name in names})
         if not branches:

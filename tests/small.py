@@ -1,4 +1,4 @@
-"""A model of the zoo's form that is built in a blink, values for its tensors that matter, and images for it."""
+"""Models that are built in a blink, values for their tensors that matter, images for them, and a plugin with one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import pvzoo
 from pvzoo.model import Model
+from pvzoo.plugins import Host
 
 TINY: dict[str, Any] = {
     "preprocessing": {"size": 64},
@@ -23,6 +25,37 @@ TINY: dict[str, Any] = {
     "head": "arcface",
     "num_classes": 5,
 }
+
+# Of one modality, and 0.8 MB on disk.
+PALM: dict[str, Any] = {
+    "modalities": ["palm"],
+    "preprocessing": {"size": 64},
+    "branches": {"local": {"backbone": {"name": "timm", "params": {"arch": "test_convnext"}}}},
+    "head": "arcface",
+    "num_classes": 3,
+}
+
+
+class Acme:
+    """A plugin with that as its model ``acme/palm``, and a source of weights."""
+
+    def __init__(self, source: dict[str, Any]) -> None:
+        self.source = source
+
+    @pvzoo.hookimpl
+    def register_models(self, register: Any) -> None:
+        register("acme/palm", spec=PALM, summary="One small branch")
+
+    @pvzoo.hookimpl
+    def register_weight_sources(self, register: Any) -> None:
+        register("acme/weights", **self.source)
+
+
+def acme(**source: Any) -> Host:
+    """A host with this plugin alone."""
+    host = Host(plugins=[])
+    host.add("acme", Acme(source), distribution="pvzoo-acme", version="0.3")
+    return host
 
 
 def randomise(model: nn.Module, seed: int = 0) -> None:

@@ -19,6 +19,7 @@ PACKAGE = Path(pvzoo.__file__).parent
 LAYERS = [
     ["errors", "shapes"],
     ["extras", "imagefile", "progress", "threshold"],
+    ["manifest"],
     ["registry"],
     ["hookspecs"],
     ["plugins"],
@@ -27,6 +28,7 @@ LAYERS = [
     ["backbones", "alignment", "fusion", "heads"],
     ["card", "catalog", "images", "pairs", "synth", "tensorfile"],
     ["data", "weights"],
+    ["hub"],
     ["model"],
     ["embedding", "factory"],
     ["evaluation"],
@@ -45,6 +47,7 @@ LIGHT = [
     "errors",
     "shapes",
     "threshold",
+    "manifest",
     "registry",
     "hookspecs",
     "plugins",
@@ -158,6 +161,11 @@ def test_commands_about_names_load_no_torch(python: Callable[..., Any], tmp_path
         ["train", "--help"],
         ["recipes"],
         ["check", "--help"],
+        ["pull", "--help"],
+        ["push", "--help"],
+        ["publish", "--help"],
+        ["verify", "--help"],
+        ["weights", "--help"],
     ]
     code = f"""
 import runpy, sys

@@ -28,12 +28,11 @@ from ..evaluation.scores import Comparisons, Counts, count_scores
 from ..model import Model, attribute
 from ..progress import track
 from ..specs import ModelSpec, Source, load_spec
-from ..tensorfile import read_header
 from ..training.features import cache_features, embed_features
 from ..training.folder import claimed, write
 from ..training.recipe import Recipe, load_recipe
 from ..training.run import Machine, branch_specs, fit, pixels, train
-from ..weights import WEIGHTS
+from ..weights import header_at
 from .study import Arm, Arms, Study, arms
 
 STUDY, FIGURES, FOLDED, ERROR = "study.yaml", "figures.json", "folds.npy", "error.txt"
@@ -247,7 +246,7 @@ class _Given:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        header = read_header(path / WEIGHTS if path.is_dir() else path)
+        header = header_at(path)
         self._tensors = list(header.tensors)
         self._shared = bool((header.about.spec or {}).get("share_branches"))
 

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import SpecError, UnknownNameError, nearest
-from . import ablate, attention, check, data, degrade, evaluate, matching, plugins, protocols, synth, train
+from . import ablate, attention, check, data, degrade, evaluate, hub, matching, plugins, protocols, synth, train
 from .output import console, heading, note, print_json, table
 from .settings import read_settings
 
@@ -45,6 +45,7 @@ class _Commands(TyperGroup):
 
 
 if TYPE_CHECKING:
+    from ..manifest import Weights
     from ..registry import Entry
 
 app = typer.Typer(
@@ -70,6 +71,11 @@ app.command()(train.train)
 app.command()(train.recipes)
 app.command()(ablate.ablate)
 app.command()(check.check)
+app.command()(hub.pull)
+app.command()(hub.push)
+app.command()(hub.verify)
+app.command()(hub.publish)
+app.add_typer(hub.weights_app, name="weights")
 
 
 def _version(value: bool) -> None:
@@ -115,9 +121,11 @@ def list_names(
     from .. import catalog
     from ..plugins import host
 
+    pinned: dict[str, Weights | None] = {}
     if components is None:
         names = catalog.list_models(pattern, exclude=exclude, pretrained=pretrained, kind=kind)  # type: ignore[arg-type]
-        rows = [(name, catalog.summary(name)) for name in names]
+        pinned = {name: catalog.weights(name) for name in names if pretrained}
+        rows = [(name, weights.summary if (weights := pinned.get(name)) else catalog.summary(name)) for name in names]
     else:
         wanted = catalog.list_components(components)
         summaries = {entry.name: entry.summary for entry in host().entries(components.removesuffix("s"))}
@@ -130,7 +138,8 @@ def list_names(
         if plugin.state in ("failed", "conflict", "incompatible"):
             note(f"{plugin.problem()} ('pvzoo plugins show {plugin.vendor}' has more)")
     if as_json:
-        print_json([{"name": name, "summary": text} for name, text in rows])
+        more = {name: {"weights": weights.model_dump(mode="json")} for name, weights in pinned.items() if weights}
+        print_json([{"name": name, "summary": text, **more.get(name, {})} for name, text in rows])
     else:
         table(("name", "summary"), rows)
     if not rows:
@@ -148,7 +157,7 @@ def show(
     from .. import catalog
     from ..plugins import host
     from ..registry import ENTRY_TYPES, Component
-    from .describe import component_rows, model_rows
+    from .describe import component_rows, model_rows, weights_rows
 
     found: list[Entry] = []
     unknown: list[UnknownNameError] = []
@@ -170,6 +179,19 @@ def show(
             spec = catalog.spec(name)
             heading(name, "", spec.summary)
             table(("part", "what", "gives"), model_rows(spec))
+            for tagged, weights in _weights(name, entry.name):
+                console.print()
+                heading(tagged, " (weights)", "")
+                table(("fact", "value"), weights_rows(weights))
+
+
+def _weights(asked: str, model: str) -> list[tuple[str, Weights]]:
+    """What manifests say: of the tag that was asked for, or of all of the model."""
+    from .. import catalog
+
+    tag = catalog.split_tag(asked)[1]
+    names = [f"{model}.{each}" for each in catalog.tags(model) if tag in (None, each)]
+    return [(name, weights) for name in names if (weights := catalog.weights(name))]
 
 
 def _unknown(name: str, errors: list[UnknownNameError]) -> UnknownNameError:

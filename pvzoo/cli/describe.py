@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from pydantic_core import PydanticUndefined
 
+from ..errors import file_size
+from ..manifest import Weights
 from ..registry import Component
 from ..specs import ModelSpec
 
@@ -48,3 +50,23 @@ def model_rows(spec: ModelSpec) -> Iterator[tuple[str, str, str]]:
             yield f"{name} fusion", spec.fusion[name].name, str(spec.geometry.fused[name])
     yield "embedding", "unit length" if spec.embedding.normalize else "", str(spec.geometry.embedding)
     yield "head", spec.head.name, f"{spec.num_classes} classes" if spec.num_classes else ""
+
+
+def weights_rows(weights: Weights) -> Iterator[tuple[str, str]]:
+    """What the manifest says of weights."""
+    yield "licence", weights.licence
+    yield "size", f"{file_size(weights.size)}, {weights.dtype}, {len(weights.files)} files"
+    yield "cost", f"{weights.parameters:,} parameters, {weights.macs / 1e9:.3g} GMACs"
+    for data in weights.data:
+        yield "trained on", f"{data.name} ({'synthetic' if data.origin == 'synthetic' else data.consent})"
+    if weights.recipe:
+        yield "recipe", weights.recipe.name
+    for metric in weights.metrics:
+        yield "measured", str(metric)
+    for threshold in weights.thresholds:
+        yield "threshold", str(threshold)
+    yield "intended use", weights.intended_use
+    if weights.limits:
+        yield "limits", weights.limits
+    yield "repository", f"{weights.repo} at {weights.revision}"
+    yield "needs", f"pvzoo {weights.pvzoo}"

@@ -279,10 +279,9 @@ def _exportable(name: str, net: Model, modalities: tuple[str, ...]) -> Path:
 
 def _export(net: Model, thresholds: Sequence[Threshold], folder: Path) -> None:
     """Saves thresholds with their model, which else stays as it is on disk."""
-    from ..tensorfile import read_header
-    from ..weights import WEIGHTS
+    from ..weights import header_at
 
-    stored = {dtype for dtype, _ in read_header(folder / WEIGHTS).tensors.values() if dtype.is_floating_point}
+    stored = {dtype for dtype, _ in header_at(folder).tensors.values() if dtype.is_floating_point}
     net.set_thresholds(thresholds)
     net.save(folder, dtype=stored.pop() if len(stored) == 1 else None)
     targets = ", ".join(f"{cut.target:g}" for cut in thresholds if cut.target is not None)

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 ModelOption = Annotated[
     str,
-    typer.Option("--model", "-m", help="Name of the zoo, a saved folder or .safetensors file, or a spec file."),
+    typer.Option(
+        "--model",
+        "-m",
+        help="Name of the zoo, a saved folder or .safetensors file, hf-hub:NAMESPACE/NAME, or a spec file.",
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps, auto.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the random weights of an untrained model.")]

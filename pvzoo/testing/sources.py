@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+from .. import weights
 from ..catalog import split_tag
-from ..factory import create
+from ..hub import sources
+from ..model import Model
+from ..specs import Source, load_spec
 from .entries import ComponentCandidate
 from .kit import CheckFailed, check, expect, said
 from .watch import Seen, watched
@@ -33,14 +37,23 @@ def provides_load(candidate: SourceCandidate) -> None:
     """Every model.tag that it provides is found, and is a saved model of that name that loads."""
     for provided in candidate.entry.provides:
         name, tag = split_tag(provided)
-        folder = candidate.built.find(name, tag)
-        expect(folder is not None, f"{provided} is not found")
-        expect(isinstance(folder, str | Path), f"{provided} is {type(folder).__name__}, not the path of a folder")
+        found = candidate.built.find(name, tag)
+        expect(found is not None, f"{provided} is not found")
+        message = f"{provided} is {type(found).__name__}, not the path of a folder, nor paths by the names of files"
+        expect(isinstance(found, str | Path | Mapping), message)
         try:
-            model = create(f"local-dir:{folder}")
+            files = found if isinstance(found, Mapping) else weights.files_in(Path(found))
+            if provided in candidate.entry.pinned:
+                files = sources.check(files, candidate.entry.pinned[provided], provided)
+            spec, header = weights.read_files(files, provided)
+            weights.load_model(load_spec(Source(provided, spec)), header, Model)
         except Exception as error:
-            raise CheckFailed(f"{provided} in {folder} does not load: {said(error)}") from error
-        expect(model.spec.name == name, f"{provided} in {folder} is a model named {model.spec.name!r}")
+            raise CheckFailed(f"{provided} in {_place(found)} does not load: {said(error)}") from error
+        expect(spec.get("name") == name, f"{provided} in {_place(found)} is a model named {spec.get('name', '')!r}")
+
+
+def _place(found: str | Path | Mapping[str, Path]) -> str:
+    return str(sorted(found.values())[0].parent if isinstance(found, Mapping) else found)
 
 
 @check("weight_source", since="0.1", do="return None for what it does not have", needs="builds")

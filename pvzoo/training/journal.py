@@ -121,9 +121,7 @@ class Watch(_Clock):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, out: Any, batch: Any, number: int) -> None:
         super().on_train_batch_end(trainer, module, out, batch, number)
         if self._progress is not None:
-            self._progress.update(
-                self._progress.task_ids[0], advance=1, about=self._about(trainer.current_epoch, trainer)
-            )
+            self._progress.update(self._progress.task_ids[0], advance=1, about=self._about(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         found = trainer.callback_metrics
@@ -131,9 +129,7 @@ class Watch(_Clock):
         if self._progress is None and trainer.is_global_zero:
             done = trainer.current_epoch + 1 - self._first
             left = (time.perf_counter() - self._begun) / done * (_epochs(trainer) - trainer.current_epoch - 1)
-            about = (
-                f"{self._name}: {self._about(trainer.current_epoch, trainer)}, {timedelta(seconds=round(left))} left"
-            )
+            about = f"{self._name}: {self._about(trainer)}, {timedelta(seconds=round(left))} left"
             self._console.print(about, highlight=False, markup=False, soft_wrap=True)
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:

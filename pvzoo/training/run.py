@@ -32,10 +32,10 @@ from ..data.protocols import open_protocol
 from ..data.sampling import Balanced, InOrder, Sampler, Shuffled
 from ..data.sources import Images, open_images
 from ..data.split import Split
+from ..manifest import WEIGHTS
 from ..model import Model
 from ..progress import track
 from ..specs import ModelSpec, Source, load_spec
-from ..tensorfile import read_header
 from .checkpoint import SafeCheckpointIO
 from .features import FeatureBatch, FeatureDataset, cache_features, whole
 from .folder import RunError, claimed, is_first, write
@@ -129,7 +129,7 @@ def _trained(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) 
         return [fit(recipe, spec, split, images, out, init, machine)]
     specs = branch_specs(spec)
     if machine.jobs > 1:
-        left = [name for name in specs if not (out / name / MODEL / weights.WEIGHTS).is_file()]
+        left = [name for name in specs if not (out / name / MODEL / WEIGHTS).is_file()]
         train_branches(recipe, left, out, init, machine, machine.jobs)
     return [fit(recipe, alone, split, images, out / name, init, machine) for name, alone in specs.items()]
 
@@ -257,7 +257,7 @@ def fit(
     Returns:
         The folder of the saved model.
     """
-    if (out / MODEL / weights.WEIGHTS).is_file():
+    if (out / MODEL / WEIGHTS).is_file():
         return out / MODEL
     torch.manual_seed(recipe.seed)
     model = _started(spec, init)
@@ -338,7 +338,7 @@ _PARTS = {"modalities", "branches", "share_branches", "fusion", "embedding"}
 def _started(spec: ModelSpec, init: Sequence[Path]) -> Model:
     """A new model; or one that goes on from a saved one of the same parts, whatever its head; or with its branches."""
     if len(init) == 1:
-        header = read_header(init[0] / weights.WEIGHTS if init[0].is_dir() else init[0])
+        header = weights.header_at(init[0])
         saved = load_spec(Source(str(header.path), header.about.spec)) if header.about.spec else None
         if saved is not None and saved.model_dump(include=_PARTS) == spec.model_dump(include=_PARTS):
             return weights.load_model(spec, header, Model)
@@ -489,7 +489,7 @@ def _explained() -> Iterator[None]:
 
 def _published(model: Path, place: Path) -> Path:
     """Copies the last step's model to where it is looked for."""
-    if not (place / weights.WEIGHTS).is_file() and is_first():
+    if not (place / WEIGHTS).is_file() and is_first():
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(model, partial)

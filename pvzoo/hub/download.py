@@ -1,0 +1,193 @@
+"""Files of a repository on the Hub, in the cache of huggingface_hub: from there first, checked in either case."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+from .. import __version__
+from ..errors import HubError, IntegrityError, WeightsError
+from ..manifest import CONFIG, INDEX, WEIGHTS, Weights
+from ..tensorfile import shards
+from ..weights import Files
+from ..zoo import Access
+from . import client, digests
+from .client import MissingFileError
+from .digests import Pin
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_PLAIN = re.compile(r"[\w-]+")
+
+
+def published(weights: Weights, access: Access) -> Files:
+    """The files of an entry of the manifest, each with the digest that is pinned there.
+
+    Raises:
+        HubError: If one is not on this machine and cannot be fetched.
+        IntegrityError: If the Hub gives another file.
+    """
+    return {
+        name: fetch(weights.repo, name, weights.revision, access, Pin.of(file)) for name, file in weights.files.items()
+    }
+
+
+def repository(repo: str, revision: str | None, access: Access) -> Files:
+    """The files of a model in any repository, all of one commit.
+
+    No digest is pinned, so each file is checked against the one that the Hub names for it. A branch or tag is looked
+    up each time; if the Hub does not answer, the commit that it was last is taken from the cache.
+
+    Raises:
+        HubError: If there is no such repository or revision, or it cannot be reached.
+        WeightsError: If there is no model of pvzoo in it.
+        IntegrityError: If the Hub gives a file with another digest than it names.
+    """
+    wanted = revision or constants.DEFAULT_REVISION
+    try:
+        config = fetch(repo, CONFIG, wanted, access, latest=not COMMIT.fullmatch(wanted))
+    except MissingFileError as error:
+        raise _no_model(repo, wanted, CONFIG) from error
+    commit = config.parent.name
+    try:
+        return {CONFIG: config, WEIGHTS: fetch(repo, WEIGHTS, commit, access)}
+    except MissingFileError:
+        pass
+    try:
+        index = fetch(repo, INDEX, commit, access)
+        return {CONFIG: config, INDEX: index, **{name: fetch(repo, name, commit, access) for name in shards(index)}}
+    except MissingFileError as error:
+        raise _no_model(repo, wanted, WEIGHTS) from error
+
+
+def _no_model(repo: str, revision: str, name: str) -> WeightsError:
+    message = f"{repo} has no {name} at {revision}"
+    return WeightsError(f"{message}; it is not a model that 'pvzoo push' or model.push_to_hub wrote")
+
+
+def fetch(repo: str, name: str, revision: str, access: Access, pin: Pin | None = None, *, latest: bool = False) -> Path:
+    """One file: from the cache if it is there and right, else from the Hub.
+
+    Args:
+        repo: ``"namespace/name"``.
+        name: Of the file.
+        revision: Branch, tag or commit.
+        access: Whether and how the Hub may be asked.
+        pin: What the file should be; what the Hub says of it if left out.
+        latest: Ask the Hub even if the file is in the cache, since a branch moves.
+
+    Raises:
+        HubError: It cannot be had; says why, and what to do.
+        MissingFileError: The repository has no such file.
+        IntegrityError: It is another file, also when it was fetched anew; nothing of it is left in the cache.
+    """
+    offline = access.offline or client.is_offline()
+    kept = cached(repo, name, revision, access)
+    flaw = _flaw(kept, pin) if kept else ""
+    if kept and flaw:
+        _remove(kept)
+    elif kept and (offline or not latest):
+        return kept
+    if offline:
+        what = f"{kept}: {flaw}, and was removed" if flaw else f"{repo}: {name} of {revision} is not in the cache"
+        raise (IntegrityError if flaw else HubError)(f"{what}; without offline it is fetched from {client.endpoint()}")
+    try:
+        return _download(repo, name, revision, access, pin, patient=kept is None)
+    except client.UnreachableError:
+        if kept and not flaw:
+            return kept
+        raise
+
+
+def cached(repo: str, name: str, revision: str, access: Access) -> Path | None:
+    """The file in the cache, unchecked; no request is made."""
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision, cache_dir=access.cache_dir, local_files_only=True))
+    except EntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise client.trouble(error, f"{repo}: {name} cannot be fetched", repo).error from error
+
+
+def _download(repo: str, name: str, revision: str, access: Access, pin: Pin | None, *, patient: bool) -> Path:
+    what = f"{repo}: {name} cannot be fetched"
+    flaw = ""
+    for _ in range(2):
+        path, said = client.request(
+            lambda: _fetch_once(what, repo, name, revision, access, pin), what, repo, revision, patient=patient
+        )
+        expected = pin or said
+        flaw = digests.fault(path, expected) if expected else ""
+        if not flaw:
+            return path
+        _remove(path)
+    message = f"{repo}: {name} of {revision} {flaw}, also when it was fetched anew; nothing of it was kept"
+    raise IntegrityError(f"{message}. What stands between here and {client.endpoint()} changes files")
+
+
+def _fetch_once(
+    what: str, repo: str, name: str, revision: str, access: Access, pin: Pin | None
+) -> tuple[Path, Pin | None]:
+    said = _announced(what, hf_hub_url(repo, name, revision=revision, endpoint=client.endpoint()), access)
+    if pin and said and len(said.digest) == len(pin.digest) and said.digest != pin.digest:
+        message = f"{repo}: {name} of {revision} has the digest {said.digest[:16]}... on {client.endpoint()}, and "
+        message += f"should have {pin.digest[:16]}...; nothing was fetched"
+        raise IntegrityError(f"{message}. The tag was moved, or this is not the repository that was published")
+    path = hf_hub_download(
+        repo,
+        name,
+        revision=revision,
+        cache_dir=access.cache_dir,
+        token=access.token,
+        endpoint=client.endpoint(),
+        library_name="pvzoo",
+        library_version=__version__,
+    )
+    return Path(path), said
+
+
+def _announced(what: str, url: str, access: Access) -> Pin | None:
+    """What the Hub says of a file; a mirror may name no digest.
+
+    Asked in a request of its own, that a Hub which hangs is given up in seconds and not in minutes, and that a wrong
+    file is known before it is fetched.
+    """
+    timeout = constants.HF_HUB_ETAG_TIMEOUT
+    about = get_hf_file_metadata(
+        url, token=access.token, timeout=timeout, library_name="pvzoo", library_version=__version__
+    )
+    if about.commit_hash is None or about.etag is None:
+        raise client.not_a_hub(what, "does not answer as a Hub does (no X-Repo-Commit or ETag)")
+    if not _PLAIN.fullmatch(about.etag):
+        # huggingface_hub makes a path of it.
+        raise client.not_a_hub(what, f"names a digest that is none, {about.etag!r}")
+    digest = _digest(about.etag)
+    return Pin(digest, about.size) if digest else None
+
+
+def _flaw(path: Path, pin: Pin | None) -> str:
+    """What is wrong with a file of the cache. Without a pin it is compared with the digest that the Hub gave when it
+    was fetched, which is the name of the blob that its link leads to; where there are no links, nothing is known."""
+    if pin is None:
+        digest = _digest(path.readlink().name) if path.is_symlink() else None
+        pin = Pin(digest) if digest else None
+    return digests.fault(path, pin) if pin else ""
+
+
+def _digest(etag: str) -> str | None:
+    return etag if len(etag) in (40, 64) and set(etag) <= set("0123456789abcdef") else None
+
+
+def _remove(path: Path) -> None:
+    """Takes a bad file out of the cache: the link of this revision, and what it leads to."""
+    chain = [path]
+    while chain[-1].is_symlink():
+        chain.append(chain[-1].parent / chain[-1].readlink())
+    try:
+        for link in chain:
+            link.unlink(missing_ok=True)
+    except OSError as error:
+        message = f"{path}: is not the file that was published, and cannot be removed: {error.strerror or error}"
+        raise IntegrityError(f"{message}; remove it, or choose another cache with HF_HOME or cache_dir=") from error
