@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .specs import ModelSpec as ModelSpec
     from .threshold import Decision as Decision
     from .threshold import Threshold as Threshold
+    from .training.run import train as train
     from .weights import LoadReport as LoadReport
 
 _HOME = {
@@ -84,6 +85,7 @@ _HOME = {
     "list_models": "catalog",
     "load": "factory",
     "spec": "catalog",
+    "train": "training.run",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -12,7 +12,9 @@ from pvzoo.training.recipe import Growth, Recipe, list_recipes, load_recipe
 
 
 def test_what_ships() -> None:
-    assert list_recipes() == ["end_to_end", "stage1", "stage2_plan_a", "stage2_plan_b", "stage2_shared", "two_stage"]
+    assert list_recipes() == [
+        "end_to_end", "stage1", "stage1_progressive", "stage2_plan_a", "stage2_plan_b", "stage2_shared", "two_stage"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list_recipes())

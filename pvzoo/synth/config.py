@@ -88,6 +88,8 @@ RELEASES = MappingProxyType(
     {
         "synthpalm-mini": SynthConfig(seed=20, subjects=10, sessions=2, samples=2, size=112, k=0.5),
         "synthpalm-v1": SynthConfig(seed=1, subjects=200, sessions=2, samples=5, size=224, k=1.0),
+        # To train on; its identities are others than those of synthpalm-v1, on which models are reported.
+        "synthpalm-train-v1": SynthConfig(seed=7, subjects=1000, sessions=2, samples=4, size=224, k=1.0),
     }
 )
 
