@@ -11,14 +11,14 @@ the palms agree perfectly, and shows what would *raise* the score. So the length
 the template takes the place of a classifier's weights, y has the value of the score, and the maps show what it is made
 of, as in Stylianou et al., "Visualizing Deep Similarity Networks", WACV 2019, https://arxiv.org/abs/1901.00536.
 
-This is written here and not left to pytorch-grad-cam, which takes models of one image and stretches every map to [0, 1]
-for itself: palm and vein could not be compared. The tests hold both against each other.
+The maps are Captum's (``LayerGradCam``), which keeps their scale: palm and vein can be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import EvaluationError, InputError
+from ..extras import missing
 from ..model import Model
 
 
@@ -53,27 +54,51 @@ def grad_cam(
     name = branch or finest_branch(model)
     if name not in model.spec.branches:
         raise InputError(f"the model has no branch {name!r}; it has {' and '.join(model.spec.branches)}")
-    features: dict[str, dict[str, Tensor | None]] = {each: {} for each in model.spec.branches}
-    maps: dict[str, Tensor] = {}
-    with torch.enable_grad():
-        for modality in model.spec.modalities:
-            image = images.get(modality)
-            found: Mapping[str, Mapping[str, Tensor | None]] = {}
-            if image is not None:
-                backbone = _backbone(model, modality, name)
-                with _outputs(backbone.modules()) as seen:
-                    # A gradient is wanted with respect to maps, also where all parameters are frozen.
-                    found = model.features(**{modality: image.detach().clone().requires_grad_()})
-                maps[modality] = _map(model, name, modality, found[name][modality], seen, image)
-            for each, of_branch in features.items():
-                of_branch[modality] = found[each][modality] if found else None
-        joined = _joined(model, features)
-        target = (joined * F.normalize(references)).sum(1) / joined.norm(dim=1).detach()
-        gradients = torch.autograd.grad(target.sum(), list(maps.values()))
-    return {
-        modality: F.relu((gradient.mean((2, 3), keepdim=True) * x.detach()).sum(1))
-        for (modality, x), gradient in zip(maps.items(), gradients, strict=True)
-    }
+    given = {modality: images.get(modality) for modality in model.spec.modalities}
+    with torch.no_grad():
+        features = model.features(**given)
+    wanted = F.normalize(references)
+
+    def score(modality: str, image: Tensor) -> Tensor:
+        """The target (N,) as a function of one image; the features of the others stay as they are."""
+        own = {each: model.run_branch(each, modality, image) for each in features}
+        joined = model.join({each: {**of_branch, modality: own[each]} for each, of_branch in features.items()})
+        target: Tensor = (joined * wanted).sum(1) / joined.norm(dim=1).detach()
+        return target
+
+    found = {}
+    for modality, image in given.items():
+        if image is None:
+            continue
+        layer = _map_layer(model, name, modality, image)
+        with torch.enable_grad(), _frozen(model):
+            cam = _captum().LayerGradCam(partial(score, modality), layer)
+            # A gradient is wanted with respect to maps, also where all parameters are frozen.
+            found[modality] = cam.attribute(image.detach().clone().requires_grad_(), relu_attributions=True)[
+                :, 0
+            ].detach()
+    return found
+
+
+def _captum() -> Any:
+    try:
+        from captum import attr
+    except ImportError as error:
+        raise missing("Captum", "viz", error) from error
+    return attr
+
+
+@contextmanager
+def _frozen(model: Model) -> Iterator[None]:
+    """Keeps gradients away from the parameters."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def finest_branch(model: Model) -> str:
@@ -86,52 +111,31 @@ def finest_branch(model: Model) -> str:
     return max(reversed(model.spec.branches), key=cells)
 
 
-def _backbone(model: Model, modality: str, branch: str) -> nn.Module:
-    owner = modality if modality in model.branches else model.spec.modalities[0]  # branches may be shared
-    backbone: nn.Module = model.branches[owner][branch]  # type: ignore[index]
-    return backbone
-
-
-def _joined(model: Model, features: Mapping[str, Mapping[str, Tensor | None]]) -> Tensor:
-    """The embedding before it is brought to unit length."""
-    with _outputs([model.neck]) as seen:
-        model.fuse(features)
-    return seen[-1]
-
-
-def _map(
-    model: Model, branch: str, modality: str, features: Tensor | None, seen: Sequence[Tensor], image: Tensor
-) -> Tensor:
-    """The map that a branch's features are, or that was pooled to them: what a module gave that equals the map."""
-    assert features is not None
+@torch.no_grad()
+def _map_layer(model: Model, branch: str, modality: str, image: Tensor) -> nn.Module:
+    """The module that gives the map which a branch's features are, or that is pooled to them."""
     shape = model.spec.geometry.backbones[branch][modality].map
     grid = None if shape is None else shape.grid
     where = f"branch {branch!r} has no map of {modality}"
     if grid is None or grid == (1, 1):
         size = "x".join(map(str, model.spec.preprocessing.size))
         raise EvaluationError(f"{where} of more than one cell at {size} pixels")
-    if features.ndim == 4:
-        return features
-    with torch.no_grad():
-        wanted = _backbone(model, modality, branch)(image, pool=False)
-    for x in reversed(seen):
-        if x.shape == wanted.shape and torch.allclose(x, wanted, rtol=1e-3, atol=1e-5):
-            return x
-    raise EvaluationError(f"{where} on the way to its vector; a model with features: map for this branch has one")
+    backbone = model.branch(branch, modality)
+    if model.spec.branches[branch].features == "map":
+        return backbone
+    found: list[nn.Module] = []
+    map_ = backbone(image, pool=False)
 
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.shape == map_.shape and torch.allclose(output, map_, 1e-3, 1e-5):
+            found.append(module)
 
-@contextmanager
-def _outputs(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
-    """What modules give while the block runs."""
-    seen: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            seen.append(output)
-
-    handles = [module.register_forward_hook(keep) for module in modules]
+    handles = [module.register_forward_hook(look) for module in backbone.modules()]
     try:
-        yield seen
+        model.run_branch(branch, modality, image)
     finally:
         for handle in handles:
             handle.remove()
+    if not found:
+        raise EvaluationError(f"{where} on the way to its vector; a model with features: map for this branch has one")
+    return found[-1]
