@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +122,51 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, more: d
     a, b = (states(tmp_path / name / "palm_local/checkpoints/last.safetensors") for name in ("whole", "cut"))
     assert len(a) > 100
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@contextmanager
+def running(out: Path, *settings: str) -> Iterator[subprocess.Popen[str]]:
+    """``pvzoo train`` in a process of its own, after its first epoch."""
+    command = ["train", "stage1", "--model", "stage1_convnext_palm_nano", "--data", "synthpalm-mini", "-o", str(out)]
+    how = ["--image-size=32", "--set=epochs=500", "--set=batch.size=16", "--accelerator=cpu", *settings]
+    process = subprocess.Popen([sys.executable, "-m", "pvzoo", *command, *how], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "palm_local/checkpoints/last.safetensors").is_file():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
+def test_a_worker_that_is_killed_ends_the_run_with_an_error_that_says_so(tmp_path: Path) -> None:
+    with running(tmp_path, "--set=batch.workers=1") as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert children
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "a process that loads images ended: " in told
+    assert "lower batch.workers, and resume from the last checkpoint" in told and "Traceback" not in told
+    assert (tmp_path / "palm_local/checkpoints/last.safetensors").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of a running process's files")
+def test_where_no_checkpoint_can_be_written_the_last_one_is_kept(tmp_path: Path) -> None:
+    import resource
+
+    with running(tmp_path) as process:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # as a disk that is full
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "the checkpoint cannot be written: " in told and "the last one is untouched" in told, told
+    kept = tmp_path / "palm_local/checkpoints/last.safetensors"
+    assert any(name.startswith("/state_dict") for name in load_file(kept))
+    assert [path.name for path in kept.parent.iterdir() if path.suffix != ".safetensors"] == []
 
 
 def test_a_run_that_has_ended_is_not_trained_again(tmp_path: Path) -> None:
