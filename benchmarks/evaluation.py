@@ -118,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs that count")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    parser.add_argument("--only", choices=("rates", "bootstrap", "growth"), help="one of the three")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak:
@@ -125,9 +126,14 @@ def main() -> None:
         return
     torch.set_num_threads(args.threads)
     print(f"{args.threads} threads")
-    bootstrap(6000, args.rounds)
-    growth()
-    against_scikit_learn(12_000, args.rounds)
+    parts = {
+        "bootstrap": partial(bootstrap, 6000, args.rounds),
+        "growth": growth,
+        "rates": partial(against_scikit_learn, 12_000, args.rounds),
+    }
+    for name, part in parts.items():
+        if args.only in (None, name):
+            part()
 
 
 if __name__ == "__main__":
