@@ -23,19 +23,19 @@ HUES = len(LIGHT) - 1
 IMAGE, BOX, ROW, BAND, GAP, MARGIN, TOP, SPLIT = 88, 56, 90, 52, 18, 28, 56, 62
 
 
-def _colours(background: str, ink: str, soft: str, band: str, pairs: Sequence[str]) -> str:
-    plain = f"--paper: {background}; --ink: {ink}; --soft: {soft}; --band: {band}"
-    names = [*range(HUES), "all"]
-    return "; ".join(
-        [plain, *(f"--fill-{n}: {p.split()[0]}; --line-{n}: {p.split()[1]}" for n, p in zip(names, pairs, strict=True))]
-    )
+def _variables(paper: str, ink: str, soft: str, band: str, pairs: Sequence[str]) -> str:
+    named = zip([*map(str, range(HUES)), "all"], map(str.split, pairs), strict=True)
+    plain = f"--paper: {paper}; --ink: {ink}; --soft: {soft}; --band: {band}"
+    return "; ".join([plain, *(f"--fill-{hue}: {fill}; --line-{hue}: {line}" for hue, (fill, line) in named)])
 
 
+COLOURS: Mapping[str, str] = {
+    "light": _variables("#fdfdfe", "#1f2328", "#4b545e", "#f1f3f7", LIGHT),
+    "dark": _variables("#16191f", "#e6e9ee", "#a9b2bd", "#20252d", DARK),
+}
 STYLE = f"""
-  .pvzoo-diagram {{ {_colours("#fdfdfe", "#1f2328", "#4b545e", "#f1f3f7", LIGHT)} }}
-  @media (prefers-color-scheme: dark) {{
-    .pvzoo-diagram {{ {_colours("#16191f", "#e6e9ee", "#a9b2bd", "#20252d", DARK)} }}
-  }}
+  .pvzoo-diagram {{ {COLOURS["light"]} }}
+  @media (prefers-color-scheme: dark) {{ .pvzoo-diagram {{ {COLOURS["dark"]} }} }}
   .pvzoo-diagram text {{
     font-family: -apple-system, BlinkMacSystemFont, "Segoe UI", Helvetica, Arial, "DejaVu Sans", sans-serif;
     fill: var(--ink); text-anchor: middle;
@@ -379,4 +379,4 @@ def _after(
     return _Column(column.right + _arrow(labels), width) if width else _Column(column.right, 0)
 
 
-__all__ = ["diagram"]
+__all__ = ["COLOURS", "diagram"]

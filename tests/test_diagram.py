@@ -103,7 +103,7 @@ def test_show_draws_models_and_spec_files(run_pvzoo: Callable[..., Any], tmp_pat
         (["arcface", "--diagram"], "arcface is a head; a drawing is made of a model or a spec file"),
         (["stage2_spatial", "-o", "x.svg"], "--out x.svg is a file for the drawing; add --diagram"),
         (["stage2_spatial", "--diagram", "-o", "no/x.svg"], "cannot write no/x.svg: No such file or directory"),
-        (["gone.yaml", "--diagram"], "gone.yaml: cannot be read: No such file or directory"),
+        (["gone.yaml", "--diagram"], "gone.yaml: no such file"),
     ],
 )
 def test_what_cannot_be_drawn(run_pvzoo: Callable[..., Any], arguments: list[str], message: str) -> None:
@@ -111,3 +111,9 @@ def test_what_cannot_be_drawn(run_pvzoo: Callable[..., Any], arguments: list[str
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert done.stdout == ""
+
+
+def test_the_picture_of_the_readme_is_that_of_the_recommended_model() -> None:
+    file = Path(__file__).parents[1] / "docs/architecture.svg"
+    again = "pvzoo show stage2_spatial --diagram -o docs/architecture.svg"
+    assert file.read_text(encoding="utf-8") == diagram(pvzoo.spec("stage2_spatial")), again
