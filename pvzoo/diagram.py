@@ -92,19 +92,19 @@ class _Drawing:
         self.backbones = {cell: self._backbone(*cell) for cell in cells}
         self.alignments = {cell: self._alignment(*cell) for cell in cells}
         self.fusions = {name: (spec.fusion[name].name, self._fusion_lines(name)) for name in spec.fusion}
-        self.raw = {cell: _batch(self._raw(*cell)) for cell in cells}
-        self.aligned = {(branch, modality): _batch(geometry.aligned[branch][modality]) for branch, modality in cells}
+        self.raw = {cell: str(self._raw(*cell)) for cell in cells}
+        self.aligned = {(branch, modality): str(geometry.aligned[branch][modality]) for branch, modality in cells}
         self.head = self._head()
-        self.joined = _batch(Shape(geometry.embedding))
+        self.joined = str(geometry.embedding)
 
         titles = _width(map(self._title, self.branches), 13) * 1.1
         self.images = _Column(MARGIN, max(IMAGE, _width([self._image_label()], 12)))
         self.backbone = _Column(self.images.right + 70, _box(self.backbones.values(), titles))
         self.alignment = _after(self.backbone, self.raw.values(), self.alignments.values(), 100)
         self.fusion = _after(self.alignment, self.aligned.values(), self.fusions.values(), 144)
-        maps = [_batch(shape) for shape in geometry.fused.values() if shape.grid]
+        maps = [str(shape) for shape in geometry.fused.values() if shape.grid]
         self.pool = _after(self.fusion, maps, [("pool", [])] if maps else [], 62)
-        self.stub = self.pool.right + _arrow(_batch(Shape(shape.dim)) for shape in geometry.fused.values())
+        self.stub = self.pool.right + _arrow(str(shape.dim) for shape in geometry.fused.values())
         self.join = self.stub + (54 if len(self.branches) > 1 else 0)
         self.neck = _Column(self.join + 48, 88) if spec.embedding.bnneck else _Column(self.join, 0)
         self.fork = self.neck.right + (_arrow([self.joined]) if len(self.branches) > 1 or self.neck.width else 0)
@@ -155,14 +155,14 @@ class _Drawing:
             return None
         values = self.spec.head.params.model_dump()
         numbers = [f"{name} {value:g}" for name, value in values.items() if type(value) in (int, float)]
-        return self.spec.head.name, [*filter(None, [", ".join(numbers[:2])]), f"logits (N, {self.spec.num_classes})"]
+        return self.spec.head.name, [*filter(None, [", ".join(numbers[:2])]), f"{self.spec.num_classes} logits"]
 
     def _embedding(self) -> tuple[str, list[str]]:
-        return "embedding", [*(["L2 norm"] if self.spec.embedding.normalize else []), self.joined]
+        return "embedding", [*(["L2 norm"] if self.spec.embedding.normalize else []), f"{self.joined} values"]
 
     def _image_label(self) -> str:
         height, width = self.spec.preprocessing.size
-        return f"(N, {self.spec.preprocessing.channels}, {height}, {width})"
+        return f"{self.spec.preprocessing.channels}x{height}x{width}"
 
     # --- drawing ------------------------------------------------------------------------------------------------------
 
@@ -215,10 +215,10 @@ class _Drawing:
             x, hue = self.fusion.right, "all"
         fused = self.spec.geometry.fused[branch]
         if fused.grid:
-            self._straight(x, self.pool.x, middle, hue, _batch(fused))
+            self._straight(x, self.pool.x, middle, hue, str(fused))
             self._box(self.pool, middle, 38, "all", "pool", [], round_ends=True)
             x = self.pool.right
-        self._plain(x, self.stub, middle, _batch(Shape(fused.dim)))
+        self._plain(x, self.stub, middle, str(fused.dim))
         if len(self.branches) > 1:
             self._bend(self.stub, middle, self.join - 20, self.middle, "all")
 
@@ -339,10 +339,6 @@ def _sketch(modality: str) -> str:
     """A few lines that say what kind of image it is; a grid for a modality that has no sketch."""
     grid = "".join(f"M{at} 12V76M12 {at}H76" for at in (22, 44, 66))
     return SKETCHES.get(modality, f'<path stroke-width="1" opacity=".5" d="{grid}"/>')
-
-
-def _batch(shape: Shape) -> str:
-    return "(" + ", ".join(["N", str(shape.dim), *map(str, shape.grid or ())]) + ")"
 
 
 def _changed(ref: Ref) -> list[str]:

@@ -14,7 +14,9 @@ from .markdown import Pages, code, rich, table
 def pages() -> Pages:
     root = typer.main.get_command(app)
     parts = [_command(command, f"pvzoo {name}", 2) for name, command in sorted(root.commands.items())]
-    intro = "Made from the program's own help. Errors go to standard error, and the exit status is 2 then; 1 means that a"
+    intro = (
+        "Made from the program's own help. Errors go to standard error, and the exit status is 2 then; 1 means that a"
+    )
     intro += " check has found something, 0 that all is well. Into a pipe, tables are lines with tabs."
     yield "cli.md", f"# Command line\n\n{intro}\n\n" + "\n".join(parts)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from pvzoo import catalog
@@ -14,12 +16,12 @@ from pvzoo.specs import load_spec
 from .markdown import Pages, code, prose, table
 
 KINDS = {
-    "backbone": "From the image of one modality to a vector, or to a map that keeps position.",
-    "alignment": "From the features of one modality into the space where modalities meet.",
-    "fusion": "From one vector or map a modality to one of all.",
-    "head": "From the embedding to logits over the identities of the training. Palms are compared without it.",
-    "dataset": "Layouts of data sets: which image belongs to whom. [Data](../data.md) has the sets themselves.",
-    "weight_source": "Places where pretrained weights are found.",
+    "backbone": ("Backbones", "From the image of one modality to a vector, or to a map that keeps position."),
+    "alignment": ("Alignments", "From the features of one modality into the space where modalities meet."),
+    "fusion": ("Fusions", "From one vector or map a modality to one of all."),
+    "head": ("Heads", "From the embedding to logits over the identities of the training; palms are compared without."),
+    "dataset": ("Layouts", "Which image of a data set belongs to whom. [Data](../data.md) has the sets themselves."),
+    "weight_source": ("Weight sources", "Places where pretrained weights are found."),
 }
 MISSING = {
     "reweight": "the others get its weight",
@@ -31,17 +33,20 @@ KEYS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveM
 
 def pages() -> Pages:
     rows = []
-    for kind, text in KINDS.items():
+    for kind, (title, text) in KINDS.items():
         entries = [entry for entry in host().builtins(kind) if isinstance(entry, Component)]
         entries.sort(key=lambda entry: catalog.natural(entry.name))
         if not entries:
             continue
-        title = kind.replace("_", " ").capitalize() + "s"
-        rows.append((f"[{title}]({kind}s.md)", ", ".join(code(entry.name) for entry in entries), text.split(". ")[0]))
-        yield f"components/{kind}s.md", f"# {title}\n\n{text}\n\n" + "\n".join(map(_entry, entries))
-    intro = "What pvzoo brings, by kind. Components of [plugins](../plugins.md) are named `vendor/name` and used alike.\n"
-    rows_of_kinds = table(["kind", "names", ""], rows)
-    yield "components/index.md", f"# Components\n\n{intro}\n{rows_of_kinds}\n`pvzoo show NAME` says the same.\n"
+        rows.append((f"[{title}]({kind}s.md)", ", ".join(code(entry.name) for entry in entries)))
+        sources = dict.fromkeys(prose(_module(entry).__doc__) for entry in entries)
+        parts = [f"# {title}", text, *map(_entry, entries), "## Sources", *sources]
+        yield f"components/{kind}s.md", "\n\n".join(parts) + "\n"
+    intro = "What there is, by kind. Components of [plugins](../plugins.md) are named `vendor/name`, and used alike."
+    yield (
+        "components/index.md",
+        f"# Components\n\n{intro} `pvzoo show NAME` says the same as these pages.\n\n{table(['kind', 'names'], rows)}",
+    )
 
 
 def _entry(entry: Component) -> str:
@@ -57,6 +62,11 @@ def _entry(entry: Component) -> str:
     parts.append(parameters(entry.params))
     parts.append(_picture(entry))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _module(entry: Component) -> ModuleType:
+    assert isinstance(entry.build, str)
+    return import_module(entry.build.partition(":")[0])
 
 
 def _docstring(entry: Component) -> str:

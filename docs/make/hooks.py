@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from pvzoo import hookspecs
-from pvzoo.registry import ENTRY_TYPES, Component, Entry
+from pvzoo.registry import ENTRY_TYPES, Entry
 
 from .markdown import Pages, code, prose, table
 
@@ -13,8 +13,8 @@ from .markdown import Pages, code, prose, table
 def pages() -> Pages:
     parts = [_hook(kind, entry_type) for kind, entry_type in ENTRY_TYPES.items()]
     intro = (
-        "Each hook is a function in the hook module of a [plugin](plugins.md), marked with `@pvzoo.hookimpl`. It is called"
-        " once, with `register`, which takes the name and, as keyword arguments, the fields of the kind's class."
+        "Each hook is a function in the hook module of a [plugin](plugins.md), marked with `@pvzoo.hookimpl`. It is"
+        " called once, with `register`, which takes the name and, as keyword arguments, the fields of the kind's class."
     )
     yield "hooks.md", f"# Hooks\n\n{intro}\n\n" + "\n".join(parts)
 
@@ -28,11 +28,10 @@ def _hook(kind: str, entry_type: type[Entry]) -> str:
             continue
         default = "required" if field.default is inspect.Parameter.empty else _default(field.default)
         rows.append((code(name), code(str(field.annotation)), default))
-    what = "It builds something. " if issubclass(entry_type, Component) else ""
     documented = inspect.getdoc(entry_type) or ""
     return (
         f"## register_{kind}s\n\n```text\n{signature(hook)}\n```\n\n{prose(hook.__doc__)}\n\n"
-        f"{what}{prose(documented)}\n\n{table(['keyword', 'type', 'default'], rows)}\n{_attributes(entry_type)}\n"
+        f"{prose(documented)}\n\n{table(['keyword', 'type', 'default'], rows)}\n{_attributes(entry_type)}\n"
     )
 
 

@@ -24,7 +24,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _cell(cell: object) -> str:
-    return str(cell).replace("\n", " ").replace("|", "\\|")
+    """Escapes the bars outside of code, where they are no ends of cells."""
+    parts = str(cell).replace("\n", " ").split("`")
+    return "`".join(part if number % 2 else part.replace("|", "\\|") for number, part in enumerate(parts))
 
 
 def code(text: object) -> str:

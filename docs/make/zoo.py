@@ -53,14 +53,14 @@ def pages() -> Pages:
 
 def _index(names: list[str]) -> str:
     weights = published()
-    columns = ["model", "parameters", "GMACs", "size", "EER", "licence", "trained on"]
+    columns = ["model", "parameters", "GMACs", "size", *(["EER", "licence", "trained on"] if weights else [])]
     rows: list[list[str]] = []
     for name in names:
         parameters, macs = cost(name)
-        row = [f"[{name}]({name}.md)", f"{parameters / 1e6:.2f} M", f"{macs / 1e9:.2f}", _size(4 * parameters)]
+        row = [f"[{name}]({name}.md)", f"{parameters / 1e6:.2f}&nbsp;M", f"{macs / 1e9:.2f}", _size(4 * parameters)]
         tagged = {tag: facts for tag, facts in weights.items() if catalog.split_tag(tag)[0] == name}
         if not tagged:
-            rows.append([*row, "", "", ""])
+            rows.append([*row, "", "", ""][: len(columns)])
         for tag, facts in tagged.items():
             size = _size(sum(file["size"] for file in facts["files"].values()))
             data = ", ".join(each["name"] for each in facts["data"])
@@ -94,19 +94,23 @@ def _model(name: str) -> str:
     images = "\n".join(f'{modality} = model.preprocess("a_{modality}.png")' for modality in spec.modalities)
     facts = [
         ("parameters", f"{parameters:,}"),
-        ("multiply-adds", f"{macs / 1e9:.3f} G for one sample"),
+        ("multiply-adds", f"{macs / 1e9:.3f} G"),
         ("size", f"{_size(4 * parameters)} in float32"),
         ("image", f"{spec.preprocessing.channels} x {' x '.join(map(str, spec.preprocessing.size))}"),
         ("embedding", f"{spec.geometry.embedding} values" + (", unit length" if spec.embedding.normalize else "")),
         ("components", ", ".join(_links(spec))),
     ]
-    return f"""# {name}
+    return f"""---
+hide: [navigation]
+---
+
+# {name}
 
 {spec.summary}.
 
 {figure(diagram(spec))}
 
-{table(["", ""], facts)}
+{table(["", "for one sample"], facts)}
 ## Use it
 
 ```python
@@ -153,7 +157,9 @@ def _card(tag: str, facts: Mapping[str, Any]) -> str:
         ("repository", f"{facts['repo']} at {code(facts['revision'])}"),
         *(("measured", metric(each)) for each in facts.get("metrics", ())),
     ]
-    return table(["", ""], [row for row in rows if row[1]]) + f'\n`pvzoo.create("{tag}", pretrained=True)` loads them.\n'
+    return (
+        table(["", ""], [row for row in rows if row[1]]) + f'\n`pvzoo.create("{tag}", pretrained=True)` loads them.\n'
+    )
 
 
 def metric(figure: Mapping[str, Any]) -> str:
@@ -175,4 +181,4 @@ def _interval(figure: Mapping[str, Any]) -> str:
 
 
 def _size(size: float) -> str:
-    return f"{size / 2**20:.1f} MiB"
+    return f"{size / 2**20:.1f}&nbsp;MiB"
