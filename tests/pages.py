@@ -19,7 +19,7 @@ import pvzoo
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-MARK = re.compile(r"<!-- not run: (?P<reason>.+?) -->")
+MARK = re.compile(r"<!-- (?:not run: (?P<reason>.+?)|command: (?P<command>\w+)) -->")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w+-]*)")
 RUN = ("python", "bash")
 # Read by people, or by other programs; yaml and toml are parsed.
@@ -64,8 +64,12 @@ def blocks(page: Path) -> Iterator[Block]:
         code = "\n".join(line.removeprefix(indent) for line in lines[start + 1 : number]) + "\n"
         before = next((line for line in reversed(lines[:start]) if line.strip()), "")
         mark = MARK.fullmatch(before.strip())
-        yield Block(page, start + 1, fence["language"], code, mark["reason"] if mark else None)
+        yield Block(page, start + 1, fence["language"], code, _reason(mark) if mark else None)
         number += 1
+
+
+def _reason(mark: re.Match[str]) -> str:
+    return mark["reason"] or f"CI runs the command {mark['command']!r} in a clean environment"
 
 
 def written_pages() -> list[Path]:
@@ -81,8 +85,11 @@ def written_pages() -> list[Path]:
 
 
 def furnish(folder: Path) -> None:
-    """Puts into a folder what blocks may take for granted: images of two palms, and the examples."""
+    """Puts into a folder what blocks may take for granted: images of two palms, SynthPalm, and the examples."""
+    from pvzoo.synth import generate, release
+
     shutil.copytree(ROOT / "examples", folder / "examples")
+    generate(release("synthpalm-mini"), folder / "palms")
     for ours, person in (("a", "anna_1"), ("b", "ben_1")):
         for modality in ("palm", "vein"):
             shutil.copy(ROOT / f"examples/palms/{modality}/{person}.png", folder / f"{ours}_{modality}.png")
