@@ -134,4 +134,9 @@ def _environment(folder: Path) -> dict[str, str]:
             script.chmod(0o755)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PVZOO_", "COLUMNS"))}
     paths = [str(Path(pvzoo.__file__).parents[1]), str(folder)]
-    return {**inherited, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "100"}
+    return {
+        **inherited,
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(paths),
+        "COLUMNS": "100",
+    }
