@@ -1,7 +1,8 @@
 """The pages of the documentation as tests see them: their blocks of code, and the folder in which these run.
 
 A block that does not run says why, in a comment on the line before it: ``<!-- not run: needs the data set -->``. The
-blocks of a page share one Python namespace and one folder, and run in their order.
+blocks of a page share one Python namespace and one folder, and run in their order. One with a title is a file of that
+name. What stands in an HTML comment runs like the rest: readers do not see it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pvzoo
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 MARK = re.compile(r"<!-- (?:not run: (?P<reason>.+?)|command: (?P<command>\w+)) -->")
-FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w+-]*)")
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w+-]*)(?: title=\"(?P<title>[^\"]+)\")?$")
 RUN = ("python", "bash")
 # Read by people, or by other programs; yaml and toml are parsed.
 SHOWN = ("text", "yaml", "toml", "json", "html")
@@ -36,6 +37,7 @@ class Block:
         language: What the fence says.
         code: Its text.
         reason: Why it does not run, if it is marked so.
+        title: Name of the file that it is.
     """
 
     page: Path
@@ -43,6 +45,7 @@ class Block:
     language: str
     code: str
     reason: str | None
+    title: str | None
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -64,7 +67,7 @@ def blocks(page: Path) -> Iterator[Block]:
         code = "\n".join(line.removeprefix(indent) for line in lines[start + 1 : number]) + "\n"
         before = next((line for line in reversed(lines[:start]) if line.strip()), "")
         mark = MARK.fullmatch(before.strip())
-        yield Block(page, start + 1, fence["language"], code, _reason(mark) if mark else None)
+        yield Block(page, start + 1, fence["language"], code, _reason(mark) if mark else None, fence["title"])
         number += 1
 
 
@@ -105,7 +108,11 @@ def run_blocks(page: Path, folder: Path) -> list[Block]:
     namespace: dict[str, object] = {"__name__": "__page__"}
     ran = []
     for block in blocks(page):
-        if block.language not in RUN or block.reason:
+        if block.title and not block.reason:
+            file = folder / block.title
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.code, encoding="utf-8")
+        if block.title or block.language not in RUN or block.reason:
             continue
         if block.language == "python":
             exec(compile("\n" * block.line + block.code, str(block.page), "exec"), namespace)
@@ -128,12 +135,12 @@ def _environment(folder: Path) -> dict[str, str]:
     tools = folder / ".tools"
     if not tools.exists():
         tools.mkdir()
-        for name, command in {"pvzoo": "-m pvzoo", "python": "", "pytest": "-m pytest -p no:cacheprovider"}.items():
+        for name, command in {"pvzoo": "-m pvzoo", "python": "", "pip": "-m pip", "pytest": "-m pytest"}.items():
             script = tools / name
             script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"\n')
             script.chmod(0o755)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PVZOO_", "COLUMNS"))}
-    paths = [str(Path(pvzoo.__file__).parents[1]), str(folder)]
+    paths = [str(Path(pvzoo.__file__).parents[1]), str(folder / ".packages")]
     return {
         **inherited,
         "PATH": f"{tools}:{os.environ['PATH']}",

@@ -49,6 +49,7 @@ def pages() -> Pages:
     yield "zoo/index.md", _index(names)
     for name in names:
         yield f"zoo/{name}.md", _model(name)
+    yield "make/parts/stage2_spatial.html", figure(diagram(catalog.spec("stage2_spatial"))) + "\n"
 
 
 def _index(names: list[str]) -> str:
