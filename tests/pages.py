@@ -48,7 +48,7 @@ class Block:
     title: str | None
 
     def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        return f"{os.path.relpath(self.page, ROOT)}:{self.line}"
 
 
 def blocks(page: Path) -> Iterator[Block]:
