@@ -12,6 +12,8 @@ from .markdown import Pages, table
 
 # No API: the program, and templates.
 LEFT_OUT = {"cli", "scaffold", "__main__"}
+# The index of the search is fetched with every page. It has what `import pvzoo` gives, and no module's insides.
+UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
 
 
 def pages() -> Pages:
@@ -26,7 +28,7 @@ def pages() -> Pages:
         rows.append((f"[pvzoo.{part}]({part}.md)", _summary(names[0])))
         # A package's own docstring first, then its modules.
         blocks = [f"## {name}\n\n::: {name}\n    options:\n      show_root_toc_entry: false\n" for name in names]
-        yield f"api/{part}.md", f"# pvzoo.{part}\n\n" + "\n".join(blocks)
+        yield f"api/{part}.md", f"{UNSEARCHED}# pvzoo.{part}\n\n" + "\n".join(blocks)
     yield (
         "api/index.md",
         "# API reference\n\nMade from the docstrings: shapes, units, ranges, errors, sources. What a name that starts "
