@@ -75,7 +75,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(work / "site"))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Site(work / "docs", work / "site", f"http://127.0.0.1:{server.server_port}/", seconds, done.stdout + done.stderr)
+        yield Site(
+            work / "docs", work / "site", f"http://127.0.0.1:{server.server_port}/", seconds, done.stdout + done.stderr
+        )
         server.shutdown()
 
 
