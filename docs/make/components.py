@@ -18,7 +18,7 @@ from .markdown import Pages, code, prose, table
 KINDS = {
     "backbone": ("Backbones", "From the image of one modality to a vector, or to a map that keeps position."),
     "alignment": ("Alignments", "From the features of one modality into the space where modalities meet."),
-    "fusion": ("Fusions", "From one vector or map a modality to one of all."),
+    "fusion": ("Fusions", "They join the vectors or maps of all modalities into one."),
     "head": ("Heads", "From the embedding to logits over the identities of the training; palms are compared without."),
     "dataset": ("Layouts", "Which image of a data set belongs to whom. [Data](../data.md) has the sets themselves."),
     "weight_source": ("Weight sources", "Places where pretrained weights are found."),
@@ -119,17 +119,26 @@ def describe(field: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[str, 
 
 
 def _picture(entry: Component) -> str:
-    """A small model around an alignment or fusion."""
-    accepts = getattr(entry, "accepts", None)
-    if not accepts:
+    """A small model around a component; none around one that cannot stand there by its bare name."""
+    accepts = getattr(entry, "accepts", {"vector"})
+    features = "map" if "map" in accepts or entry.kind == "backbone" else "vector"
+    branch = {"backbone": "convnext_atto", "features": features}
+    spec: dict[str, Any] = {"name": f"a model with {entry.name}", "branches": {"local": branch}}
+    if entry.kind in ("alignment", "fusion"):
+        branch["alignment"] = entry.name if entry.kind == "alignment" else {"map": "conv1x1"}.get(features, "linear")
+        spec["fusion"] = {"local": entry.name if entry.kind == "fusion" else "sum"}
+    elif entry.kind == "backbone" and not entry.params.model_json_schema().get("required"):
+        spec["modalities"] = ["palm"]
+        branch["backbone"] = entry.name
+    elif entry.kind == "head":
+        spec |= {
+            "modalities": ["palm"],
+            "head": entry.name,
+            "num_classes": 100 if getattr(entry, "classes", 0) else None,
+        }
+    else:
         return ""
-    features = "map" if "map" in accepts else "vector"
-    aligned = {"map": "conv1x1", "vector": "linear"}[features]
-    alignment = entry.name if entry.kind == "alignment" else aligned
-    branch = {"backbone": "convnext_atto", "features": features, "alignment": alignment}
-    fusion = entry.name if entry.kind == "fusion" else "sum"
-    spec = load_spec({"branches": {"local": branch}, "fusion": {"local": fusion}, "name": f"a model with {entry.name}"})
-    return figure(diagram(spec))
+    return figure(diagram(load_spec(spec)))
 
 
 def figure(svg: str) -> str:
