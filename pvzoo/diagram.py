@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import count
 from textwrap import wrap
 from typing import Any
 
@@ -20,6 +21,7 @@ from .specs.fields import Ref
 LIGHT = ("#fdeedd #c9742a", "#e4edfc #4273c8", "#e2f3e6 #3b8552", "#fbe6ef #b8447c", "#ece8fa #6b54b8")
 DARK = ("#3d2b1a #e0954f", "#1d2c47 #7aa5ee", "#1b3524 #6cbf86", "#40202f #e383ae", "#2b2546 #a996ee")
 HUES = len(LIGHT) - 1
+OWN_HUES = {"palm": 0, "vein": 1}
 IMAGE, BOX, ROW, BAND, GAP, MARGIN, TOP, SPLIT = 88, 56, 90, 52, 18, 28, 56, 62
 
 
@@ -82,6 +84,9 @@ class _Drawing:
         self.spec = spec
         self.modalities = list(spec.modalities)
         self.branches = list(spec.branches)
+        # Palm and vein have the same colours in every drawing; others get what is left.
+        spare = count(len(OWN_HUES))
+        self.hues = {name: OWN_HUES[name] if name in OWN_HUES else next(spare) for name in self.modalities}
         self.marks: list[str] = []
         self._place()
 
@@ -177,7 +182,7 @@ class _Drawing:
         size = f'viewBox="0 0 {self.width:.0f} {self.height:.0f}" width="{self.width:.0f}" height="{self.height:.0f}"'
         opening = f'<svg xmlns="http://www.w3.org/2000/svg" class="pvzoo-diagram" role="img" {size}>'
         paper = f'<rect class="paper" width="{self.width:.0f}" height="{self.height:.0f}" rx="14"/>'
-        lines = [opening, f"<title>{escape(title)}</title>", f"<style>{STYLE}</style>", paper, *self.marks, "</svg>"]
+        lines = [opening, f"<title>{_safe(title)}</title>", f"<style>{STYLE}</style>", paper, *self.marks, "</svg>"]
         return "\n".join(lines) + "\n"
 
     def _headings(self) -> None:
@@ -206,13 +211,13 @@ class _Drawing:
         place = f'x="{left:.0f}" y="{top:.0f}" width="{right - left:.0f}" height="{self.band:.0f}"'
         self.marks.append(f'<rect class="band" {place} rx="12"/>')
         self._text("branch", self.backbone.x, top + 25, self._title(branch))
-        x = 0.0
-        for number, modality in enumerate(self.modalities):
-            x = self._modality(branch, modality, number)
-        middle, hue = self._middle(branch), "0"
+        x, hue = 0.0, self.hues[self.modalities[0]] if len(self.modalities) == 1 else "all"
+        for modality in self.modalities:
+            x = self._modality(branch, modality)
+        middle = self._middle(branch)
         if branch in self.fusions:
             self._box(self.fusion, middle, (len(self.modalities) - 1) * ROW + BOX, "all", *self.fusions[branch])
-            x, hue = self.fusion.right, "all"
+            x = self.fusion.right
         fused = self.spec.geometry.fused[branch]
         if fused.grid:
             self._straight(x, self.pool.x, middle, hue, str(fused))
@@ -222,9 +227,10 @@ class _Drawing:
         if len(self.branches) > 1:
             self._bend(self.stub, middle, self.join - 20, self.middle, "all")
 
-    def _modality(self, branch: str, modality: str, number: int) -> float:
+    def _modality(self, branch: str, modality: str) -> float:
         """One modality's way through a branch, up to the fusion; returns where it ends."""
         y, cell, aligned = self._row(branch, modality), (branch, modality), self.alignments[branch, modality]
+        number = self.hues[modality]
         self._bend(self.images.middle + IMAGE / 2, self._image_y(modality), self.backbone.x, y, number)
         self._box(self.backbone, y, BOX, number, *self.backbones[cell])
         x = self.backbone.right
@@ -237,7 +243,7 @@ class _Drawing:
         return x
 
     def _images(self) -> None:
-        for number, modality in enumerate(self.modalities):
+        for modality, number in self.hues.items():
             x, y = self.images.middle - IMAGE / 2, self._image_y(modality) - IMAGE / 2
             place = f'x="{x:.0f}" y="{y:.0f}" width="{IMAGE}" height="{IMAGE}"'
             self.marks.append(f'<rect {place} rx="8" {_paint(number)}/>')
@@ -271,7 +277,7 @@ class _Drawing:
                 self._box(self.end, to_y, BOX + 18, "all", *end)
 
     def _text(self, kind: str, x: float, y: float, text: str) -> None:
-        self.marks.append(f'<text class="{kind}" x="{x:.0f}" y="{y:.0f}">{escape(text)}</text>')
+        self.marks.append(f'<text class="{kind}" x="{x:.0f}" y="{y:.0f}">{_safe(text)}</text>')
 
     def _box(
         self,
@@ -308,6 +314,11 @@ class _Drawing:
         self.marks.append(f'<path d="M{x:.0f} {y:.0f}{curve}" fill="none" {_stroke(hue)}/>')
         tip = f"M{end:.0f} {to_y - 4:.0f}L{to_x:.0f} {to_y:.0f}L{end:.0f} {to_y + 4:.0f}z"
         self.marks.append(f'<path d="{tip}" fill="{_line(hue)}"/>')
+
+
+def _safe(text: str) -> str:
+    """Without characters that XML cannot hold, or that would end a line."""
+    return escape("".join(char if char.isprintable() else " " for char in text))
 
 
 def _hue(hue: int | str) -> int | str:

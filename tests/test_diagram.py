@@ -80,9 +80,19 @@ def test_specs_of_other_shapes() -> None:
     assert not {"FUSION", "ALIGNMENT", "identity", "join", "pool"} & set(found)
 
 
+def test_a_modality_has_its_colour_in_every_drawing() -> None:
+    alone = diagram(pvzoo.spec("stage1_convnext_vein"))
+    assert "var(--fill-1)" in alone
+    assert "var(--fill-0)" not in alone.partition("</style>")[2]
+    assert {f"var(--fill-{hue})" for hue in (0, 1, 2)} <= set(
+        re.findall(r"var\(--fill-\d\)", diagram(load_spec(THREE)))
+    )
+
+
 def test_a_drawing_is_text_that_fetches_and_runs_nothing() -> None:
-    svg = diagram(load_spec({**THREE, "name": "x", "summary": "<script>&"}))
-    assert "<title>Architecture of x: &lt;script&gt;&amp;</title>" in svg
+    svg = diagram(load_spec({**THREE, "name": "x", "summary": "<script>&\n\n\x07"}))
+    assert "<title>Architecture of x: &lt;script&gt;&amp;   </title>" in svg
+    ET.fromstring(svg)
     assert not re.search(r"<script|href|url\(|@import|@font-face|\bid=", svg)
     assert "prefers-color-scheme: dark" in svg
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from browser import DESKTOP, PHONE, Open
 from pages import DOCS, ROOT
 
 import pvzoo
+from pvzoo import hookspecs
 
 pytest.importorskip("zensical", reason="needs Zensical: pip install 'pvzoo[docs]'")
 pytestmark = pytest.mark.slow
@@ -178,6 +180,14 @@ def test_every_component_has_every_parameter_on_its_page(site: Site) -> None:
             assert entry.summary in section
             for field in entry.params.model_fields:  # type: ignore[attr-defined]
                 assert f"| `{field}` |" in section, (entry.name, field)
+
+
+def test_every_hook_has_its_exact_signature_on_the_page_of_hooks(site: Site) -> None:
+    text = (site.docs / "hooks.md").read_text(encoding="utf-8")
+    for name, hook in vars(hookspecs).items():
+        if name.startswith("register_"):
+            signature = f"{name}{inspect.signature(hook)}".replace("'", "")
+            assert f"## {name}\n\n```text\n{signature}\n```\n" in text
 
 
 def test_home_is_light(site: Site, open_page: Open) -> None:
