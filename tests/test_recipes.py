@@ -43,6 +43,12 @@ def test_steps_can_be_changed_from_outside() -> None:
     assert recipe.steps["stage2"].optimiser.name == "adam"  # of the recipe that it extends
 
 
+def test_what_is_set_without_a_step_is_set_in_every_one() -> None:
+    recipe = load_recipe("two_stage", {"batch.size": 16, "epochs": 7, "steps.stage1.epochs": 3})
+    assert [(step.batch.size, step.epochs) for step in recipe.steps.values()] == [(16, 3), (16, 7)]
+    assert load_recipe("stage1", {"batch.size": 16}).batch.size == 16
+
+
 @pytest.mark.parametrize(
     ("growth", "shares"),
     [

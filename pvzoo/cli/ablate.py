@@ -51,7 +51,7 @@ def ablate(
     results.csv and eer.png. A study that was ended goes on with [bold]--resume[/]; an arm that fails is reported, and
     the others go on.
 
-    Examples: [bold]pvzoo ablate --model stage2_spatial_nano --data synthpalm-mini -o runs/study[/],
+    Examples: [bold]pvzoo ablate --model stage2_spatial_nano --data synthpalm-v1 -o runs/study[/],
     [bold]pvzoo ablate --only fusion --init runs/first/model --data palms/ -o runs/fusion --seeds 5[/]
     """
     from ..ablation.study import arms, load_study

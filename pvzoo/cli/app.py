@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import SpecError, UnknownNameError, nearest
+from ..errors import PvzooError, SpecError, UnknownNameError, a, nearest
 from . import ablate, attention, check, data, degrade, evaluate, hub, matching, plugins, protocols, synth, train
 from .output import console, heading, note, print_json, table
 from .settings import read_settings
@@ -47,6 +47,9 @@ class _Commands(TyperGroup):
 if TYPE_CHECKING:
     from ..manifest import Weights
     from ..registry import Entry
+    from ..specs import ModelSpec
+
+SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 
 app = typer.Typer(
     cls=_Commands,
@@ -148,17 +151,28 @@ def list_names(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name of a model or component, such as stage2_spatial or arcface.")],
+    name: Annotated[str, typer.Argument(help="Model or component, such as stage2_spatial or arcface, or a spec file.")],
+    diagram: Annotated[bool, typer.Option("--diagram", help="Draw the model's architecture, as SVG.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File for the drawing.", show_default="standard output")
+    ] = None,
 ) -> None:
-    """Explain a model or a component: its parts and shapes, or its parameters.
+    """Explain a model or a component: its parts and shapes, or its parameters. Nothing is built.
 
-    Examples: [bold]pvzoo show stage2_spatial[/], [bold]pvzoo show arcface[/]
+    Examples: [bold]pvzoo show stage2_spatial[/], [bold]pvzoo show arcface[/],
+    [bold]pvzoo show my.yaml --diagram -o my.svg[/]
     """
     from .. import catalog
     from ..plugins import host
     from ..registry import ENTRY_TYPES, Component
-    from .describe import component_rows, model_rows, weights_rows
+    from ..specs import load_spec
+    from .describe import component_rows, weights_rows
 
+    if out and not diagram:
+        raise PvzooError(f"--out {out} is a file for the drawing; add --diagram")
+    if name.endswith(SPEC_SUFFIXES):
+        _show_model(load_spec(Path(name)), name, diagram, out)
+        return
     found: list[Entry] = []
     unknown: list[UnknownNameError] = []
     for kind in ENTRY_TYPES:
@@ -168,21 +182,39 @@ def show(
             unknown.append(error)
     if not found:
         raise _unknown(name, unknown)
+    if diagram and all(isinstance(entry, Component) for entry in found):
+        raise PvzooError(f"{name} is {a(found[0].kind)}; a drawing is made of a model or a spec file")
     for number, entry in enumerate(found):
-        if number:
+        if number and not diagram:
             console.print()
-        if isinstance(entry, Component):
-            origin = f", from {entry.origin.distribution} {entry.origin.version}" if entry.origin.distribution else ""
-            heading(entry.name, f" ({entry.kind}, revision {entry.revision}{origin})", entry.summary)
-            table(("parameter", "type", "default", "meaning"), component_rows(entry))
-        else:
-            spec = catalog.spec(name)
-            heading(name, "", spec.summary)
-            table(("part", "what", "gives"), model_rows(spec))
-            for tagged, weights in _weights(name, entry.name):
+        if not isinstance(entry, Component):
+            _show_model(catalog.spec(name), name, diagram, out)
+            for tagged, weights in [] if diagram else _weights(name, entry.name):
                 console.print()
                 heading(tagged, " (weights)", "")
                 table(("fact", "value"), weights_rows(weights))
+        elif not diagram:
+            origin = f", from {entry.origin.distribution} {entry.origin.version}" if entry.origin.distribution else ""
+            heading(entry.name, f" ({entry.kind}, revision {entry.revision}{origin})", entry.summary)
+            table(("parameter", "type", "default", "meaning"), component_rows(entry))
+
+
+def _show_model(spec: ModelSpec, title: str, diagram: bool, out: Path | None) -> None:
+    from .describe import model_rows
+
+    if not diagram:
+        heading(title, "", spec.summary)
+        table(("part", "what", "gives"), model_rows(spec))
+        return
+    from ..diagram import diagram as draw
+
+    if out is None:
+        sys.stdout.write(draw(spec))
+        return
+    try:
+        out.write_text(draw(spec), encoding="utf-8")
+    except OSError as error:
+        raise PvzooError(f"cannot write {out}: {error.strerror}") from error
 
 
 def _weights(asked: str, model: str) -> list[tuple[str, Weights]]:
@@ -255,7 +287,7 @@ def resolve(
     from ..specs import load_spec
 
     settings = read_settings(changes or [], "PATH=VALUE, such as fusion.local=concat")
-    is_file = spec.endswith((".yaml", ".yml", ".json"))
+    is_file = spec.endswith(SPEC_SUFFIXES)
     plain = load_spec(Path(spec) if is_file else catalog.source(spec), settings).to_dict()
     if as_json:
         print_json(plain)

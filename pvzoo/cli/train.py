@@ -57,7 +57,7 @@ def train(
     The run folder gets the recipe with everything filled in, checkpoints, metrics, curves, and the model. A run that
     was ended goes on with [bold]--resume[/] as if nothing had happened. The test identities are never read.
 
-    Examples: [bold]pvzoo train two_stage --model stage2_spatial_nano --data synthpalm-mini -o runs/first[/],
+    Examples: [bold]pvzoo train two_stage --model stage2_spatial_nano --data synthpalm-mini --set batch.size=16 -o a[/],
     [bold]pvzoo train stage1 --model stage1_convnext_palm --data palms/ -o runs/palm --set epochs=30[/],
     [bold]pvzoo train stage2_plan_b --model stage2_spatial --init runs/first/model -o runs/b[/]
     """
@@ -66,8 +66,10 @@ def train(
     given = {"model": model, "data.source": data, "data.layout": layout, "image_size": image_size, "init": init}
     resolved = load_recipe(
         recipe if not recipe.endswith((".yaml", ".yml", ".json")) else Path(recipe),
-        read_settings(settings or [], "PATH=VALUE, such as optimiser.lr=1e-4"),
-        everywhere={path: value for path, value in given.items() if value is not None},
+        {
+            **{path: value for path, value in given.items() if value is not None},
+            **read_settings(settings or [], "PATH=VALUE, such as optimiser.lr=1e-4"),
+        },
     )
     from ..training.folder import is_first
     from ..training.run import Machine, preview

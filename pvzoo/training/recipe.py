@@ -177,15 +177,13 @@ def list_recipes() -> list[str]:
 def load_recipe(
     name: str | Path | Mapping[str, Any],
     overrides: Mapping[str, Any] | None = None,
-    *,
-    everywhere: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Reads and checks a recipe.
 
     Args:
         name: A name of :func:`list_recipes`, a path of a YAML or JSON file, or a mapping.
-        overrides: Values by dotted path, ``{"optimiser.lr": 1e-4}``, ``{"steps.stage1.epochs": 5}``.
-        everywhere: Likewise, set in every step of a recipe that has steps.
+        overrides: Values by dotted path, ``{"optimiser.lr": 1e-4}``, set in every step of a recipe that has steps;
+            ``{"steps.stage1.epochs": 5}`` in one.
 
     Raises:
         UnknownNameError: No such recipe; with a suggestion.
@@ -194,8 +192,10 @@ def load_recipe(
     source = _source(name)
     steps = source.data.get("steps") if isinstance(source.data, Mapping) else None
     inside = [f"steps.{step}." for step in steps] if isinstance(steps, Mapping) and steps else [""]
-    source.override({f"{step}{path}": value for path, value in (everywhere or {}).items() for step in inside})
-    source.override(overrides or {})
+    own = {path: value for path, value in (overrides or {}).items() if path.partition(".")[0] == "steps"}
+    shared = {path: value for path, value in (overrides or {}).items() if path not in own}
+    source.override({f"{step}{path}": value for path, value in shared.items() for step in inside})
+    source.override(own)
     if not isinstance(source.data, Mapping):
         raise SpecError([source.problem((), "should be a mapping of fields")])
     try:
