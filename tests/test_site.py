@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from browser import DESKTOP, PHONE, Open
-from pages import DOCS, ROOT
+from pages import DOCS, ROOT, blocks, furnish, run_blocks
 
 import pvzoo
 from pvzoo import hookspecs
@@ -144,6 +144,15 @@ def test_the_model_pages_say_what_the_specs_say(site: Site) -> None:
     source = text.partition("```yaml\n")[2].partition("```")[0]
     assert pvzoo.specs.load_spec(yaml.safe_load(source)).to_dict() == pvzoo.spec("stage2_spatial").to_dict()
     assert '<svg xmlns="http://www.w3.org/2000/svg" class="pvzoo-diagram"' in text
+
+
+def test_the_blocks_of_pages_that_code_makes_run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    furnish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for page in sorted((site.docs / "zoo").glob("*.md")):
+        assert run_blocks(page, tmp_path), page
+    others = [site.docs / "cli.md", site.docs / "hooks.md", *(site.docs / "components").glob("*.md")]
+    assert {block.language for page in others for block in blocks(page)} == {"text"}
 
 
 def test_figures_of_weights_come_from_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
