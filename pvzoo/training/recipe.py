@@ -73,7 +73,7 @@ class Schedule(Section):
 class Batch(Section):
     """What a step sees."""
 
-    size: int = Field(64, ge=2, description="samples a step and process")
+    size: int = Field(32, ge=2, description="samples a step and process")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are summed into one")
     samples: int | None = Field(
         None, ge=2, description="K of identity-balanced batches of size/K identities with K samples; plain if left out"
