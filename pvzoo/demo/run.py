@@ -79,7 +79,7 @@ class Demo:
                     float(others[other]),
                     bool(self.accepted[row, other]),
                     person(self.enrolled[best]) if self.accepted[row, best] else "nobody",
-                    best == own and bool(self.accepted[row, best]),
+                    bool(best == own and self.accepted[row, best]),
                 )
             )
         return tuple(found)

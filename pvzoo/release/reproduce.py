@@ -38,11 +38,10 @@ class Again:
 
     @property
     def inside(self) -> bool:
-        """Whether the value lies in the recorded interval; without an interval, whether it is the same."""
+        """Whether the value is the recorded one, or lies in its interval."""
         low, high = self.recorded.low, self.recorded.high
-        if low is None or high is None:
-            return math.isclose(self.value, self.recorded.value, rel_tol=1e-6, abs_tol=1e-9)
-        return low <= self.value <= high
+        same = math.isclose(self.value, self.recorded.value, rel_tol=1e-6, abs_tol=1e-9)
+        return same or (low is not None and high is not None and low <= self.value <= high)
 
 
 def recorded(name: str) -> tuple[str, Weights]:
