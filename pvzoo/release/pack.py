@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,8 @@ from .measure import measure, measure_floor
 LARGEST, ALL = 60_000_000, 130_000_000  # bytes of a file, and of all
 LEAST_COSINE = 0.999  # of an embedding with that of the model in float32
 COMPARED = 64  # samples of dev
-_PARTS = ("modalities", "branches", "share_branches", "fusion")
+Name = Annotated[str, Field(pattern=r"^[^.]+\.[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_PARTS = ("modalities", "share_branches", "fusion")
 
 
 class Item(Section):
@@ -70,7 +71,7 @@ class Plan(Section):
     facts: dict[str, Any] = Field(description="licence, data, intended_use and limits, of all models")
     data: Data = Field(Data(), description="what is measured on")
     folds: int = Field(FOLDS, ge=0, description="of the subject bootstrap")
-    weights: dict[str, Item] = Field(min_length=1, description="by model.tag; a model's first tag is its default")
+    weights: dict[Name, Item] = Field(min_length=1, description="by model.tag; a model's first tag is its default")
 
     @property
     def vendor(self) -> str:
@@ -195,12 +196,13 @@ def _start(name: str, init: str, known: Mapping[Path, str]) -> str:
 def _convert(name: str, item: Item, place: Path) -> Path:
     """The model under its name in the zoo, in float32 as ``place/whole`` and in float16 as ``place/half``."""
     header = weights.header_at(item.folder)
-    zoo = catalog.spec(name)
+    zoo = catalog.spec(catalog.split_tag(name)[0])
     saved = {**weights.spec_of(header), "name": zoo.name, "summary": zoo.summary}
     spec = load_spec(
         Source(str(item.folder / CONFIG), saved), {} if item.head else {"head": "none", "num_classes": None}
     )
     other = [part for part in _PARTS if getattr(spec, part) != getattr(zoo, part)]
+    other += ["branches"] if spec.written_out() != zoo.written_out() else []
     if other:
         raise WeightsError(f"{item.folder}: is no {zoo.name}: it has other {', '.join(other)}")
     model = weights.load_model(spec, header, Model)

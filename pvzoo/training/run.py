@@ -338,7 +338,7 @@ def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callba
     return Trainer(**settings | more)
 
 
-_PARTS = {"modalities", "branches", "share_branches", "fusion", "embedding"}
+_PARTS = {"modalities", "share_branches", "fusion", "embedding"}
 
 
 def _started(spec: ModelSpec, starts: Sequence[Start]) -> Model:
@@ -346,12 +346,16 @@ def _started(spec: ModelSpec, starts: Sequence[Start]) -> Model:
     if len(starts) == 1:
         header = starts[0].header
         saved = load_spec(Source(str(header.path), header.about.spec)) if header.about.spec else None
-        if saved is not None and saved.model_dump(include=_PARTS) == spec.model_dump(include=_PARTS):
+        if saved is not None and _parts(saved) == _parts(spec):
             return weights.load_model(spec, header, Model)
     model = Model(spec)
     if starts:
         model.set_load_report(weights.load_branches(model, [(start.name, start.header) for start in starts]))
     return model
+
+
+def _parts(spec: ModelSpec) -> tuple[Any, ...]:
+    return spec.model_dump(include=_PARTS), spec.written_out()
 
 
 def _data(recipe: Recipe, model: Model, split: Split, images: Images, features: Path) -> LightningDataModule:
