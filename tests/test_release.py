@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from conftest import Site
 from safetensors.torch import load_file
 
 import pvzoo
@@ -164,34 +165,51 @@ def test_branches_are_stored_once_in_float16(made: Made) -> None:
     assert all(0.999 <= each.cosine <= 1.0001 for each in made.packed)
 
 
-def test_the_package_is_built_installed_and_passes_its_tests(
-    made: Made, site: Any, run_pvzoo: Callable[..., Any], python: Callable[..., Any], tmp_path: Path
-) -> None:
-    """As on a machine without a network: the wheel's files on sys.path, and processes that know nothing else."""
+@pytest.fixture
+def installed(made: Made, site: Any, tmp_path: Path) -> Site:
+    """The wheel's files on sys.path, as pip puts them there, and the plugin of the models."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist"]
     subprocess.run(command, cwd=made.out, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").iterdir()
     assert wheel.name == "pvzoo_acme_weights-1.0.0-py3-none-any.whl"
     zipfile.ZipFile(wheel).extractall(site.path)
     site.install(HOOKS, vendor="acme")
-    offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "PVZOO_CACHE": str(tmp_path / "notes"), "OMP_NUM_THREADS": "1"}
-    code = "import pvzoo; m = pvzoo.create('acme/both', pretrained=True, offline=True)\n"
-    code += "print(m.load_report.source, m.dtype, len(m.thresholds) > 0, m.untrained)"
-    done = python("-c", code, path=site, **offline)
-    assert done.returncode == 0, done.stderr
-    index = made.entry("acme/both.v1")["files"][INDEX]["sha256"]
-    assert done.stdout == f"{site.path}/pvzoo_acme_weights/files/{index} torch.float32 True False\n"
-    done = run_pvzoo("verify", "--all", path=site, **offline)
+    return site  # type: ignore[no-any-return]
+
+
+OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
+
+
+def test_an_installed_package_is_loaded_and_verified_without_a_network(
+    made: Made, installed: Site, python: Callable[..., Any], tmp_path: Path
+) -> None:
+    """In a process that knows nothing else."""
+    code = """
+import sys, pvzoo, pvzoo.cli
+model = pvzoo.create("acme/both", pretrained=True, offline=True)
+print(model.load_report.source, model.dtype, len(model.thresholds) > 0, model.untrained)
+sys.argv = ["pvzoo", "verify", "--all"]
+pvzoo.cli.main()
+"""
+    done = python("-c", code, path=installed, PVZOO_CACHE=str(tmp_path / "notes"), **OFFLINE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.partition(",")[0] for line in done.stdout.splitlines()] == [
+    index = made.entry("acme/both.v1")["files"][INDEX]["sha256"]
+    first, *lines = done.stdout.splitlines()
+    assert first == f"{installed.path}/pvzoo_acme_weights/files/{index} torch.float32 True False"
+    assert [line.partition(",")[0] for line in lines] == [
         "acme/both.v1: ok",
         "acme/joined.v1: ok",
         "acme/palm.v1: ok",
         "acme/vein.v1: ok",
     ]
-    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", str(made.out / "tests"), path=site, **offline)
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_package_pass(made: Made, installed: Site, python: Callable[..., Any], tmp_path: Path) -> None:
+    command = ("-m", "pytest", "-p", "no:cacheprovider", str(made.out / "tests"))
+    done = python(*command, path=installed, PVZOO_CACHE=str(tmp_path / "notes"), **OFFLINE)
     assert done.returncode == 0, done.stdout
-    assert "5 passed" in done.stdout
+    assert done.stdout.startswith("..... ")
 
 
 def test_the_manifest_says_what_was_measured_with_the_packed_weights(packed: Made) -> None:
@@ -248,7 +266,7 @@ def test_each_card_says_that_no_real_palm_was_seen(made: Made) -> None:
         in card
     )
     readme = (made.out / "README.md").read_text()
-    assert "| `acme/both.v1` | 0.2 M |" in readme or "| `acme/both.v1` | " in readme
+    assert "| `acme/both.v1` | 0.4 M | " in readme
     assert "| CompCode, palm, no training |" in readme
 
 
@@ -366,7 +384,7 @@ def test_a_training_starts_from_pretrained_weights(packed: Made, tmp_path: Path)
     facts = json.loads((tmp_path / "run/run.json").read_text())
     files = packed.entry("acme/both.v1")["files"]
     assert facts["init"] == [{"name": "acme/both.v1", "sha256": {n: file["sha256"] for n, file in files.items()}}]
-    assert facts["started_from"].endswith(", 0 initialised, 0 skipped") or "initialised" in facts["started_from"]
+    assert facts["started_from"].endswith(", 0 initialised, 0 skipped")
     # Branches move at 1e-5, so they are still close to where they began.
     before, after = (
         pvzoo.create("acme/both", pretrained=True).state_dict(),
@@ -396,7 +414,7 @@ def test_a_training_starts_from_branches_by_name_and_folder(packed: Made, tmp_pa
     [
         ("acme/bot", PvzooError, "init acme/bot: there is no such folder, and no model named 'acme/bot'; did you mean"),
         ("runs/none/model", PvzooError, "init runs/none/model: there is no such folder, and "),
-        ("acme/both.v2", WeightsError, "there are no pretrained weights for acme/both.v2; did you mean 'v1'?"),
+        ("acme/both.v2", WeightsError, "there are no pretrained weights for acme/both.v2; it has v1"),
         (
             "stage2_local",
             WeightsError,
