@@ -30,7 +30,7 @@ from pvzoo.hub.digests import sha256
 from pvzoo.manifest import CONFIG, INDEX, read_manifest
 from pvzoo.plugins import Host, using
 from pvzoo.release import pack
-from pvzoo.release.pack import Packed, read_plan
+from pvzoo.release.pack import Item, Packed, Plan, read_plan
 from pvzoo.release.reproduce import Again, recorded
 from pvzoo.training.run import Machine, train
 from pvzoo.training.starts import find_start
@@ -277,19 +277,30 @@ def test_weights_without_a_class_matrix_take_a_new_one(packed: Made) -> None:
     assert new.load_report is not None and new.load_report.initialised == ("head.weight",)
 
 
-def test_packing_again_gives_the_same_and_leaves_nothing(made: Made, tmp_path: Path) -> None:
+def test_packing_again_gives_the_same_and_leaves_nothing(made: Made, call: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "again"
-    plan = read_plan(made.plan).model_copy(update={"weights": dict(list(read_plan(made.plan).weights.items())[:2])})
+    two = ("acme/palm.v1", "acme/vein.v1")
+    plan = yaml.safe_load(made.plan.read_text())
+    items = {
+        name: {**plan["weights"][name], "folder": str(made.plan.parent / plan["weights"][name]["folder"])}
+        for name in two
+    }
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({**plan, "weights": items}, sort_keys=False))
     (out / "pvzoo_acme_weights/files").mkdir(parents=True)
     (out / "pvzoo_acme_weights/files/old").touch()
+    (out / "LICENSE").touch()
     with using(acme()):
-        pack.pack(plan, out)
+        done = call("pack", tmp_path / "plan.yaml", "--out", out, "--device", "cpu")
+    assert done.code == 0, done.err
+    assert [line.split("\t")[0] for line in done.out.splitlines()[:2]] == list(two)
+    assert done.out.splitlines()[2].startswith(f"{out}: 2 models, ")
+    assert done.err == f"next: pip install {out} && pvzoo verify --all\n"
     found = json.loads((out / "pvzoo_acme_weights/weights.json").read_text())["weights"]
-    assert found == {name: made.entry(name) for name in ("acme/palm.v1", "acme/vein.v1")}
+    assert found == {name: made.entry(name) for name in two}
     for file in (out / "pvzoo_acme_weights/files").iterdir():
         assert file.read_bytes() == (made.package / "files" / file.name).read_bytes()
     assert sorted(path.name for path in out.iterdir()) == [
-        "README.md", "cards", "pvzoo_acme_weights", "pyproject.toml", "tests"
+        "LICENSE", "README.md", "cards", "pvzoo_acme_weights", "pyproject.toml", "tests"
     ]  # fmt: skip
 
 
@@ -385,6 +396,12 @@ def test_a_training_starts_from_pretrained_weights(packed: Made, tmp_path: Path)
     files = packed.entry("acme/both.v1")["files"]
     assert facts["init"] == [{"name": "acme/both.v1", "sha256": {n: file["sha256"] for n, file in files.items()}}]
     assert facts["started_from"].endswith(", 0 initialised, 0 skipped")
+    # Packed, it is recorded by the tag that it was started from, whatever is the default later.
+    item = Item(folder=path)
+    plan = Plan(facts=FACTS, data=Data(source="synthpalm-mini"), folds=0, weights={"acme/both.tuned": item})
+    (tuned,) = pack.pack(plan, tmp_path / "out")
+    assert tuned.entry.recipe is not None and tuned.entry.recipe.content["init"] == ["acme/both.v1"]
+    assert tuned.entry.metrics[0].low is None
     # Branches move at 1e-5, so they are still close to where they began.
     before, after = (
         pvzoo.create("acme/both", pretrained=True).state_dict(),

@@ -9,12 +9,14 @@ import typer
 
 from ..errors import file_size
 from ..progress import track
+from .matching import DeviceOption
 from .output import console, note, silence_pillow, table
 
 
 def pack(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="What becomes which weights.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the package.", show_default=False)],
+    device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
 ) -> None:
     """Make a package of weights from trained models: float16, shared branches once, every figure measured.
@@ -25,9 +27,11 @@ def pack(
     """
     from ..release.pack import pack as run
     from ..release.pack import read_plan
+    from .loading import find_device
 
     silence_pillow()
-    made = run(read_plan(plan.expanduser()), out.expanduser(), workers=workers, track=track)
+    chosen, where = read_plan(plan.expanduser()), find_device(device)
+    made = run(chosen, out.expanduser(), device=where, workers=workers, track=track)
     rows = [
         (
             each.name,
@@ -52,7 +56,7 @@ def reproduce(
         Path | None, typer.Option("--out", "-o", help="Folder of the run; reproduce/NAME if left out.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
+    accelerator: Annotated[str, typer.Option(help="Where to train and evaluate: cpu, cuda, mps, or auto.")] = "auto",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Branches of stage 1 to train side by side.")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images to evaluate.")] = 0,
 ) -> None:
@@ -65,6 +69,7 @@ def reproduce(
     from ..evaluation.report import number
     from ..release import reproduce as release
     from ..training.run import Machine
+    from .loading import find_device
 
     silence_pillow()
     full, entry = release.recorded(name)
@@ -72,7 +77,8 @@ def reproduce(
     assert entry.recipe is not None
     note(f"{full}: {entry.recipe.name}, into {folder}")
     machine = Machine(accelerator, jobs=jobs)
-    found = release.reproduce(full, folder, resume=resume, machine=machine, workers=workers, track=track)
+    where = find_device(accelerator)
+    found = release.reproduce(full, folder, resume=resume, machine=machine, device=where, workers=workers, track=track)
     rows = []
     for each in found:
         metric = each.recorded

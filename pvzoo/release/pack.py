@@ -32,7 +32,7 @@ from ..data.params import Data
 from ..data.protocols import open_protocol
 from ..data.sources import Images, open_images
 from ..data.split import Split
-from ..errors import SpecError, WeightsError, file_size
+from ..errors import SpecError, UnknownNameError, WeightsError, file_size
 from ..evaluation.bootstrap import FOLDS
 from ..evaluation.models import embed_part
 from ..factory import create
@@ -115,7 +115,9 @@ def read_plan(path: Path) -> Plan:
     return plan.model_copy(update={"weights": items})
 
 
-def pack(plan: Plan, out: Path, *, workers: int = 0, track: Track = silent) -> list[Packed]:
+def pack(
+    plan: Plan, out: Path, *, device: torch.device | None = None, workers: int = 0, track: Track = silent
+) -> list[Packed]:
     """Writes a package of weights: a folder that pip installs.
 
     Everything is converted, measured and checked before a file of the package changes.
@@ -123,6 +125,7 @@ def pack(plan: Plan, out: Path, *, workers: int = 0, track: Track = silent) -> l
     Args:
         plan: What it is made of.
         out: Folder of the package. What was packed there before is replaced.
+        device: Where models are measured; the CPU if left out.
         workers: Processes that read images.
         track: Shows progress.
 
@@ -139,11 +142,11 @@ def pack(plan: Plan, out: Path, *, workers: int = 0, track: Track = silent) -> l
         work = Path(temporary)
         folders = {name: _convert(name, item, work / str(n)) for n, (name, item) in enumerate(plan.weights.items())}
         _check_sizes(folders, work / "shards")
-        cosines = {name: _check_values(name, folder, images, split) for name, folder in folders.items()}
+        cosines = {name: _check_values(name, folder, images, split, device) for name, folder in folders.items()}
         floor = measure_floor(images, split, folds=plan.folds, track=track)
         made = []
         for name, folder in folders.items():
-            model = create(f"local-dir:{folder}")
+            model = create(f"local-dir:{folder}", device=device)
             found = measure(model, images, split, folds=plan.folds, workers=workers, track=track)
             model.set_thresholds(found.thresholds)
             model.save(folder, dtype=torch.float16)
@@ -186,11 +189,17 @@ def _start(name: str, init: str, known: Mapping[Path, str]) -> str:
     path = Path(init).expanduser()
     if path.resolve() in known:
         return known[path.resolve()]
-    if path.exists() or init.startswith((".", "/", "~")) or init.count("/") > 1:
-        raise WeightsError(
-            f"{name}: was started from {init}, which the plan does not pack; nobody else has that folder"
-        )
-    return init
+    if init.startswith("hf-hub:"):
+        return init
+    try:
+        model = "" if path.exists() else catalog.find_model(init).name
+    except UnknownNameError:
+        model = ""
+    if not model:
+        message = f"{name}: was started from {init}, which the plan does not pack"
+        raise WeightsError(f"{message}; nobody else has that folder")
+    tag = catalog.split_tag(init)[1] or next(iter(catalog.tags(model)), None)
+    return f"{model}.{tag}" if tag else model
 
 
 def _convert(name: str, item: Item, place: Path) -> Path:
@@ -230,10 +239,10 @@ def _check_sizes(folders: Mapping[str, Path], work: Path) -> None:
         raise WeightsError(f"{message} at most: leave models out, or their class matrices (head: false)")
 
 
-def _check_values(name: str, half: Path, images: Images, split: Split) -> float:
+def _check_values(name: str, half: Path, images: Images, split: Split, device: torch.device | None) -> float:
     """The least cosine of an embedding in float16 with that in float32."""
     samples = split.dev.samples[:COMPARED]
-    both = [create(f"local-dir:{folder}") for folder in (half, half.parent / "whole")]
+    both = [create(f"local-dir:{folder}", device=device) for folder in (half, half.parent / "whole")]
     a, b = (embed_part(model, samples, images.reader).embeddings for model in both)
     least = float(F.cosine_similarity(a, b).min())
     if not least >= LEAST_COSINE:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from .. import catalog, factory
 from ..data.params import Data
 from ..data.protocols import read_protocol
@@ -71,6 +73,7 @@ def reproduce(
     *,
     resume: bool = False,
     machine: Machine | None = None,
+    device: torch.device | None = None,
     workers: int = 0,
     track: Track = silent,
 ) -> list[Again]:
@@ -81,6 +84,7 @@ def reproduce(
         out: Folder of the run; gets ``reproduced.json`` beside what a training writes.
         resume: Go on with the run in the folder.
         machine: Where to train.
+        device: Where to evaluate; the CPU if left out.
         workers: Processes that read images.
         track: Shows progress.
 
@@ -98,7 +102,7 @@ def reproduce(
         parts[dataset, protocol] = images, read_protocol(protocol).split(images.table)
     recipe = load_recipe(entry.recipe.content)
     train(recipe, out, resume=resume, machine=machine)
-    model = factory.create(f"local-dir:{_inside(out, entry.recipe.model)}")
+    model = factory.create(f"local-dir:{_inside(out, entry.recipe.model)}", device=device)
     found: dict[Metric, float] = {}
     for (dataset, protocol, modalities), metrics in groups.items():
         images, split = parts[dataset, protocol]

@@ -10,7 +10,7 @@ from typing import Any
 from .. import catalog, weights
 from ..errors import PvzooError, UnknownNameError
 from ..hub import digests, sources
-from ..manifest import CARD
+from ..manifest import CONFIG, INDEX
 from ..tensorfile import Header
 from ..zoo import Access
 from .recipe import Recipe
@@ -32,8 +32,10 @@ class Start:
 
     def facts(self) -> dict[str, Any]:
         """As ``run.json`` has it: which bytes they were."""
-        files = {name: digests.sha256(path) for name, path in sorted(self.files.items()) if name != CARD}
-        return {"name": self.name, "sha256": files}
+        files = {
+            n: path for n, path in sorted(self.files.items()) if n in (CONFIG, INDEX) or path in self.header.states
+        }
+        return {"name": self.name, "sha256": {name: digests.sha256(path) for name, path in files.items()}}
 
 
 def find_start(name: str) -> Start:
