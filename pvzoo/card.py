@@ -127,10 +127,11 @@ def _results(facts: Facts) -> str:
     if not facts.metrics:
         return "Not measured."
     lines = ["| figure | value | 95 % interval by subject | on | comparisons |", "| --- | --- | --- | --- | --- |"]
-    floor = [(metric, f" of {matcher}") for matcher, metrics in facts.floor.items() for metric in metrics]
+    floor = [(metric, f" ({matcher})") for matcher, metrics in facts.floor.items() for metric in metrics]
     for metric, of in [*((metric, "") for metric in facts.metrics), *floor]:
         spread = "none" if metric.low is None or metric.high is None else f"{metric.low:.4g} to {metric.high:.4g}"
-        lines.append(f"| {metric.title}{of} | {metric.value:.4g} | {spread} | {metric.conditions} | {metric.counts} |")
+        on = f"{metric.dataset}, {metric.protocol}"
+        lines.append(f"| {metric.title}{of} | {metric.value:.4g} | {spread} | {on} | {metric.counts} |")
     about = (
         "\n\nWhere a matcher is named, it needs no training and scored the same comparisons: a model should do better."
     )

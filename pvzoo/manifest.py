@@ -103,12 +103,8 @@ class Metric(_Fact):
 
     @property
     def title(self) -> str:
-        return self.name if self.at is None else f"{self.name} {self.at:g}"
-
-    @property
-    def conditions(self) -> str:
         only = f", {' and '.join(self.modalities)} only" if self.modalities else ""
-        return f"{self.dataset}, {self.protocol}{only}"
+        return (self.name if self.at is None else f"{self.name} {self.at:g}") + only
 
     @property
     def counts(self) -> str:
@@ -117,7 +113,7 @@ class Metric(_Fact):
 
     def __str__(self) -> str:
         spread = "" if self.low is None else f" [{self.low:.4g}, {self.high:.4g}]"
-        return f"{self.title} {self.value:.4g}{spread} on {self.conditions} ({self.counts})"
+        return f"{self.title} {self.value:.4g}{spread} on {self.dataset}, {self.protocol} ({self.counts})"
 
 
 class Recipe(_Fact):

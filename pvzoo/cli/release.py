@@ -82,11 +82,10 @@ def reproduce(
     rows = []
     for each in found:
         metric = each.recorded
-        used = " and ".join(metric.modalities) or "all"
         spread = "-" if metric.low is None or metric.high is None else f"{metric.low:.4g} to {metric.high:.4g}"
         verdict = "inside" if each.inside else "OUTSIDE"
-        rows.append((metric.title, used, f"{metric.value:.4g}", spread, number(each.value, 4), verdict))
-    table(("figure", "modalities", "recorded", "95% interval", "reproduced", ""), rows)
+        rows.append((metric.title, f"{metric.value:.4g}", spread, number(each.value, 4), verdict))
+    table(("figure", "recorded", "95% interval", "reproduced", ""), rows)
     console.print(f"{folder / release.FOUND}", highlight=False, markup=False, soft_wrap=True)
     wrong = sum(not each.inside for each in found)
     if wrong:

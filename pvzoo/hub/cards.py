@@ -38,10 +38,7 @@ def _result(metric: Metric) -> EvalResult:
         task_type="biometric-verification",
         dataset_type=re.sub(r"[^a-z0-9]+", "-", metric.dataset.lower()).strip("-"),
         dataset_name=metric.dataset,
-        dataset_args={
-            "protocol": metric.protocol,
-            **({"modalities": list(metric.modalities)} if metric.modalities else {}),
-        },
+        dataset_args={"protocol": metric.protocol},
         metric_type=metric.name,
         metric_name=metric.title,
         metric_value=metric.value,

@@ -50,6 +50,7 @@ from .measure import measure, measure_floor
 LARGEST, ALL = 60_000_000, 130_000_000  # bytes of a file, and of all
 LEAST_COSINE = 0.999  # of an embedding with that of the model in float32
 COMPARED = 64  # samples of dev
+CARDS = "cards"
 Name = Annotated[str, Field(pattern=r"^[^.]+\.[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _PARTS = ("modalities", "share_branches", "fusion")
 
@@ -262,7 +263,11 @@ def _write(plan: Plan, out: Path, made: Path, packed: list[Packed], folders: Map
     for file in (package / packages.FILES).iterdir():
         if file.name not in used:
             file.unlink()
-    for name, text in _texts(plan, packed, folders).items():
+    texts = _texts(plan, packed, folders)
+    for card in (out / CARDS).glob("*.md"):
+        if f"{CARDS}/{card.name}" not in texts:
+            card.unlink()  # of weights that were packed before
+    for name, text in texts.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         with replacing(out / name) as new:
             new.write_text(text, encoding="utf-8")
@@ -299,7 +304,7 @@ def _texts(plan: Plan, packed: list[Packed], folders: Mapping[str, Path]) -> dic
         model = folders[each.name]
         spec, header = weights.read_files(weights.files_in(model), str(model))
         card = cards.render(load_spec(Source(CONFIG, spec)), header.about, each.entry.facts(), each.name)
-        found[f"cards/{each.name.replace('/', '-')}.md"] = card
+        found[f"{CARDS}/{each.name.replace('/', '-')}.md"] = card
     return found
 
 
