@@ -411,6 +411,7 @@ def test_a_training_starts_from_pretrained_weights(packed: Made, tmp_path: Path)
     assert torch.allclose(before[name], after[name], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_branches_by_name_and_folder(packed: Made, tmp_path: Path) -> None:
     init = ["acme/palm.v1", str(packed.runs / "one/vein_local/model")]
     changes = {**SMALL, "model": "acme/joined", "init": init, "cache_features": 1}
@@ -482,6 +483,7 @@ def test_reproduce(packed: Made, call: Callable[..., Any], tmp_path: Path) -> No
     assert json.loads((out / "reproduced.json").read_text())["figures"][0]["inside"] is False
 
 
+@pytest.mark.slow
 def test_a_branch_of_a_run_is_reproduced_from_its_place(packed: Made, call: Callable[..., Any], tmp_path: Path) -> None:
     done = call("reproduce", "acme/palm.v1", "--out", tmp_path / "again", "--accelerator", "cpu")
     assert done.code == 0, done.out + done.err

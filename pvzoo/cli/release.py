@@ -45,7 +45,8 @@ def pack(
     unique = {file.sha256: file.size for each in made for file in each.entry.files.values()}
     text = f"{out}: {len(made)} models, {file_size(sum(unique.values()))} in {len(unique)} files"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-    note(f"next: pip install {out} && pvzoo verify --all")
+    where_it_is = out if out.is_absolute() else f"./{out}"  # a bare name would be looked up in an index
+    note(f"next: pip install {where_it_is} && pvzoo verify --all")
 
 
 def reproduce(

@@ -296,10 +296,10 @@ def _texts(plan: Plan, packed: list[Packed], folders: Mapping[str, Path]) -> dic
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
         f"{plan.package}/__init__.py": "hooks.py",
-        f"{plan.package}/py.typed": "py.typed",
         "tests/test_weights.py": "test.py",
     }
     found = {name: _fill(template, values) for name, template in texts.items()}
+    found[f"{plan.package}/py.typed"] = ""
     for each in packed:
         model = folders[each.name]
         spec, header = weights.read_files(weights.files_in(model), str(model))
