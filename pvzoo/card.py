@@ -19,6 +19,11 @@ A palm cannot be changed once its template is known, and a template is data of a
 delete them when they are no longer needed. Do not use it on people who have not agreed, to find people in images that
 were taken for something else, or to guess what an identity does not contain, such as age, sex, origin or health."""
 
+SYNTHETIC = """These weights have seen no real palm: every image that they were trained on was drawn by a program. Skin,
+cameras and light vary in more ways than it draws, so the figures above compare models with each other, and say nothing
+about error rates on people. Thresholds do not carry over either. Take the model as a start: train it on images of your
+own, choose thresholds on people who did not train, and only then read its answers."""
+
 
 def render(spec: ModelSpec, *, untrained: bool, thresholds: Sequence[Threshold] = ()) -> str:
     """The card of a folder that was saved: what the model is, how to load it, what it takes and gives."""
@@ -40,7 +45,7 @@ def body(
         spec: The model.
         untrained: Whether its weights are random.
         thresholds: That its file carries.
-        source: What ``pvzoo.create`` takes to load it.
+        source: What ``pvzoo.create`` takes to load it; a name is one of the zoo, with its tag.
         facts: What its author says of it; needed to publish it.
     """
     title = spec.name or "A pvzoo model"
@@ -60,6 +65,7 @@ def body(
         for need in spec.to_dict()["requires"].values()
     )
     arguments = ", ".join(spec.modalities)
+    pretrained = "" if ":" in source else ", pretrained=True"
     hint = "  # the folder that holds this file" if source == "local-dir:." else ""
     cuts = "".join(f"* {cut.rule if cut.target is None else f'FMR {cut.target:g}'}: {cut}\n" for cut in thresholds)
     cuts = f"\nThresholds of the score, for `model.verify`:\n\n{cuts}" if cuts else ""
@@ -70,7 +76,7 @@ def body(
 ```python
 import pvzoo
 
-model = pvzoo.create("{source}"){hint}
+model = pvzoo.create("{source}"{pretrained}){hint}
 {chr(10).join(f'{name} = model.preprocess("{name}.png")' for name in spec.modalities)}
 embedding = model.embed({arguments})
 ```
@@ -78,21 +84,37 @@ embedding = model.embed({arguments})
 | part | what |
 | --- | --- |
 {table}
-{cuts}{_sections(facts) if facts else ""}
+{cuts}{_sections(spec, facts) if facts else ""}
 The whole spec is in `config.json`.
 """
 
 
-def _sections(facts: Facts) -> str:
+def _sections(spec: ModelSpec, facts: Facts) -> str:
+    drawn = all(each.origin == "synthetic" for each in facts.data)
     sections = {
         "Intended use": facts.intended_use,
         "Data": "\n".join(_data(each) for each in facts.data),
         "Results": _results(facts),
+        **({"No real palm": f"{SYNTHETIC}\n{_tuning(spec)}"} if drawn else {}),
         "Limits": facts.limits or "None were looked for. Expect it to fail on images unlike those of its data.",
         "Spoofing and misuse": MISUSE,
         "Licence": facts.licence,
     }
     return "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
+
+
+def _tuning(spec: ModelSpec) -> str:
+    """The commands that train it further; none for a model that has no name to call it by."""
+    name, alone = spec.name, len(spec.modalities) == 1
+    if not name:
+        return ""
+    made = f"runs/mine/{spec.modalities[0]}_{next(iter(spec.branches))}/model" if alone else "runs/mine/model"
+    recipe = "stage1" if alone else "stage2_plan_b"
+    return f"""
+```bash
+pvzoo train {recipe} --model {name} --init {name} --data palms/ --layout folder_pair -o runs/mine
+pvzoo eval {made} --data palms/ --layout folder_pair --out report --export-thresholds
+```"""
 
 
 def _data(data: DataSet) -> str:
@@ -105,11 +127,15 @@ def _results(facts: Facts) -> str:
     if not facts.metrics:
         return "Not measured."
     lines = ["| figure | value | 95 % interval by subject | on | comparisons |", "| --- | --- | --- | --- | --- |"]
-    for metric in facts.metrics:
+    floor = [(metric, f" ({matcher})") for matcher, metrics in facts.floor.items() for metric in metrics]
+    for metric, of in [*((metric, "") for metric in facts.metrics), *floor]:
         spread = "none" if metric.low is None or metric.high is None else f"{metric.low:.4g} to {metric.high:.4g}"
         on = f"{metric.dataset}, {metric.protocol}"
-        lines.append(f"| {metric.title} | {metric.value:.4g} | {spread} | {on} | {metric.counts} |")
-    return "\n".join(lines)
+        lines.append(f"| {metric.title}{of} | {metric.value:.4g} | {spread} | {on} | {metric.counts} |")
+    about = (
+        "\n\nWhere a matcher is named, it needs no training and scored the same comparisons: a model should do better."
+    )
+    return "\n".join(lines) + (about if floor else "")
 
 
 def _branch(spec: ModelSpec, name: str) -> str:

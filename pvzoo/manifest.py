@@ -74,7 +74,8 @@ class Metric(_Fact):
         low: Lower end of its 95 % interval by subject; ``None`` if there is no interval.
         high: Upper end.
         dataset: What it was measured on.
-        protocol: How: split, gallery rule.
+        protocol: How: split, gallery rule; as a split names it, ``"open_subject(fold=0, ...)"``, it can be repeated.
+        modalities: Those that were used, the others missing; all that the model takes if left out.
         genuine: Genuine comparisons.
         impostor: Impostor comparisons.
         subjects: Persons; ``None`` if unknown.
@@ -87,6 +88,7 @@ class Metric(_Fact):
     high: float | None = None
     dataset: Text
     protocol: Text
+    modalities: tuple[Text, ...] = ()
     genuine: int = Field(gt=0)
     impostor: int = Field(gt=0)
     subjects: int | None = Field(None, gt=0)
@@ -101,7 +103,8 @@ class Metric(_Fact):
 
     @property
     def title(self) -> str:
-        return self.name if self.at is None else f"{self.name} {self.at:g}"
+        only = f", {' and '.join(self.modalities)} only" if self.modalities else ""
+        return (self.name if self.at is None else f"{self.name} {self.at:g}") + only
 
     @property
     def counts(self) -> str:
@@ -114,10 +117,20 @@ class Metric(_Fact):
 
 
 class Recipe(_Fact):
-    """How weights were trained: a recipe of ``pvzoo train``, and the digest of what the run wrote as recipe.yaml."""
+    """How weights were trained.
+
+    Attributes:
+        name: What people call the recipe.
+        sha256: Digest of what the run wrote as ``recipe.yaml``.
+        content: The same as plain data, from which ``pvzoo reproduce`` trains again; folders to start from are written
+            as the names of the weights that they became.
+        model: Where in the run's folder the model is.
+    """
 
     name: Text
     sha256: Sha256
+    content: dict[str, Any] = Field(default_factory=dict)
+    model: Text = "model"
 
 
 class Facts(_Fact):
@@ -129,6 +142,7 @@ class Facts(_Fact):
         intended_use: What it is for, in a sentence or more.
         limits: Where it is known to fail, or was never tried.
         metrics: Figures on identities that it was not trained on.
+        floor: By matcher that needs no training, its figures on the same comparisons.
         recipe: How it was trained.
     """
 
@@ -137,6 +151,7 @@ class Facts(_Fact):
     intended_use: Text
     limits: str = ""
     metrics: tuple[Metric, ...] = ()
+    floor: dict[Text, tuple[Metric, ...]] = {}
     recipe: Recipe | None = None
 
 

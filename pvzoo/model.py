@@ -376,7 +376,8 @@ class Model(nn.Module):
 
     def load_branches(self, *sources: str | PathLike[str]) -> weights.LoadReport:
         """Starts a fused model from branches that were trained alone; see :func:`pvzoo.weights.load_branches`."""
-        report = weights.load_branches(self, [Path(source).expanduser() for source in sources])
+        found = [(str(path), weights.header_at(path)) for path in (Path(source).expanduser() for source in sources)]
+        report = weights.load_branches(self, found)
         self.set_load_report(report)
         return report
 

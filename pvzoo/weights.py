@@ -249,25 +249,24 @@ def load_into(model: Model, path: Path) -> LoadReport:
     return _report(header, plan, model.dtype)
 
 
-def load_branches(model: Model, sources: Sequence[Path]) -> LoadReport:
+def load_branches(model: Model, sources: Sequence[tuple[str, Header]]) -> LoadReport:
     """Fills all branches of a model from models that were saved apart, such as four stage-1 models.
 
     Only tensors under ``branches.`` are taken; alignment, fusion and head stay as they are.
 
     Args:
         model: The model to fill; untouched if anything is wrong.
-        sources: Saved folders or weights files.
+        sources: Headers of their weights, each with what messages call it.
 
     Raises:
         WeightsError: If a branch is missing, comes twice, is not in the model, or has other tensors.
     """
     _refuse_meta(model)
     own = {name: tensor for name, tensor in _own_tensors(model).items() if name.startswith("branches.")}
-    owners: dict[str, Path] = {}
+    owners: dict[str, str] = {}
     taken: list[tuple[Header, list[str]]] = []
     skipped: list[str] = []
-    for source in sources:
-        header = header_at(source)
+    for source, header in sources:
         names = [name for name in header.tensors if name.startswith("branches.")]
         branches = sorted({_branch(name) for name in names})
         if not branches:
@@ -294,7 +293,7 @@ def load_branches(model: Model, sources: Sequence[Path]) -> LoadReport:
     _refresh(model)
     untaken = tuple(name for name in _own_tensors(model) if name not in own)
     loaded = tuple(name for _, part in taken for name in part)
-    label = ", ".join(map(str, sources))
+    label = ", ".join(source for source, _ in sources)
     return LoadReport(label, loaded, initialised=untaken, skipped=tuple(skipped), untrained=untrained)
 
 

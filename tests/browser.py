@@ -17,6 +17,28 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESKTOP, PHONE = 1280, 375
 
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Relative luminance and contrast as WCAG 2 defines them, of text on what is painted behind it.
+CONTRAST = """() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = node => { for (; node; node = node.parentElement) {
+    const colour = rgba(getComputedStyle(node).backgroundColor); if (colour[3] === 255) return colour; }
+    return [255, 255, 255]; };
+  let worst = [99, ''];
+  for (const node of document.querySelectorAll('h1, h2, p, small, li, th, td, b, figcaption, code, svg text')) {
+    const style = getComputedStyle(node);
+    const text = light(rgba(node.closest('svg') ? style.fill : style.color)), paper = light(behind(node));
+    const ratio = (Math.max(text, paper) + 0.05) / (Math.min(text, paper) + 0.05);
+    if (ratio < worst[0]) worst = [ratio, node.tagName + ' ' + node.textContent.slice(0, 40)];
+  }
+  return worst;
+}"""
+
 
 @dataclass
 class Seen:

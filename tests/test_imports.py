@@ -33,8 +33,8 @@ LAYERS = [
     ["embedding", "factory"],
     ["evaluation"],
     ["visualization"],
-    ["training"],
-    ["ablation"],
+    ["demo", "training"],
+    ["ablation", "release"],
     ["testing", "scaffold"],
     ["cli"],
     ["__main__"],
@@ -167,6 +167,9 @@ def test_commands_about_names_load_no_torch(python: Callable[..., Any], tmp_path
         ["push", "--help"],
         ["publish", "--help"],
         ["verify", "--help"],
+        ["demo", "--help"],
+        ["pack", "--help"],
+        ["reproduce", "--help"],
         ["weights", "--help"],
     ]
     code = f"""

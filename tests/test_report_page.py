@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from browser import DESKTOP, PHONE, Open
+from browser import CONTRAST, DESKTOP, OVERFLOW, PHONE, Open
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -191,28 +191,6 @@ def test_the_page_of_an_earlier_report_does_not_stay(tmp_path: Path) -> None:
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
-
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-# Relative luminance and contrast as WCAG 2 defines them, of text on what is painted behind it.
-CONTRAST = """() => {
-  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-  const rgba = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data]; };
-  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
-    .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = node => { for (; node; node = node.parentElement) {
-    const colour = rgba(getComputedStyle(node).backgroundColor); if (colour[3] === 255) return colour; }
-    return [255, 255, 255]; };
-  let worst = [99, ''];
-  for (const node of document.querySelectorAll('h1, h2, p, small, li, th, td, b, figcaption, code, svg text')) {
-    const style = getComputedStyle(node);
-    const text = light(rgba(node.closest('svg') ? style.fill : style.color)), paper = light(behind(node));
-    const ratio = (Math.max(text, paper) + 0.05) / (Math.min(text, paper) + 0.05);
-    if (ratio < worst[0]) worst = [ratio, node.tagName + ' ' + node.textContent.slice(0, 40)];
-  }
-  return worst;
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -21,7 +21,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 import pvzoo
-from pvzoo import DataError, WeightsError
+from pvzoo import DataError, PvzooError, WeightsError
 from pvzoo.data.protocols import open_protocol
 from pvzoo.data.sources import open_images
 from pvzoo.training.folder import RunError
@@ -201,7 +201,7 @@ def test_a_folder_that_another_process_writes_is_left_alone(tmp_path: Path) -> N
     ("changes", "error", "message"),
     [
         ({"data.source": "synthpalm-minni"}, DataError, "synthpalm-minni: neither a SynthPalm release nor a table or"),
-        ({"init": ["nowhere"]}, WeightsError, "nowhere: no such file"),
+        ({"init": ["nowhere"]}, PvzooError, "init nowhere: there is no such folder, and no model named 'nowhere'"),
         ({"batch.size": 64}, DataError, "56 samples are too few for a batch of 64"),
         ({"batch.size": 40, "batch.samples": 2}, DataError, "a batch of 20 identities cannot be made of 14"),
         ({"data.protocol_params": {"folds": 11}}, DataError, "10 subjects cannot be split into 11 folds"),

@@ -12,7 +12,22 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import PvzooError, SpecError, UnknownNameError, a, nearest
-from . import ablate, attention, check, data, degrade, evaluate, hub, matching, plugins, protocols, synth, train
+from . import (
+    ablate,
+    attention,
+    check,
+    data,
+    degrade,
+    demo,
+    evaluate,
+    hub,
+    matching,
+    plugins,
+    protocols,
+    release,
+    synth,
+    train,
+)
 from .output import console, heading, note, print_json, table
 from .settings import read_settings
 
@@ -58,12 +73,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="A model zoo for palm biometrics: palmprint and palm vein, alone and fused.",
     epilog="First steps: [bold]pvzoo list[/], [bold]pvzoo show stage2_spatial[/], "
-    "[bold]pvzoo compare --help[/]. Commands of plugins are called by their full name, vendor/command.",
+    "[bold]pvzoo demo[/]. Commands of plugins are called by their full name, vendor/command.",
 )
 app.add_typer(plugins.app, name="plugins")
 data.app.command()(protocols.protocols)
 data.app.command()(protocols.split)
 app.add_typer(data.app, name="data")
+app.command()(demo.demo)
 app.command()(matching.compare)
 app.command()(matching.embed)
 app.command()(synth.synth)
@@ -78,6 +94,8 @@ app.command()(hub.pull)
 app.command()(hub.push)
 app.command()(hub.verify)
 app.command()(hub.publish)
+app.command()(release.pack)
+app.command()(release.reproduce)
 app.add_typer(hub.weights_app, name="weights")
 
 

@@ -63,6 +63,9 @@ def weights_rows(weights: Weights) -> Iterator[tuple[str, str]]:
         yield "recipe", weights.recipe.name
     for metric in weights.metrics:
         yield "measured", str(metric)
+    for matcher, metrics in weights.floor.items():
+        for metric in metrics:
+            yield f"floor: {matcher}", str(metric)
     for threshold in weights.thresholds:
         yield "threshold", str(threshold)
     yield "intended use", weights.intended_use

@@ -15,16 +15,10 @@ from ..model import Model
 def open_model(name: str, device: str, seed: int, *, size: int | None = None) -> Model:
     """A saved folder or file, or a name of the zoo with its pretrained weights where there are any.
 
-    Without weights the model is random, and the same at each run. The device ``auto`` is the accelerator, or the CPU
-    where there is none. ``size`` is that of the images, in place of the model's own.
+    Without weights the model is random, and the same at each run. ``size`` is that of the images, in place of the
+    model's own.
     """
-    if device == "auto":
-        device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    try:
-        where = torch.device(device)
-        torch.zeros(1, device=where).item()
-    except (RuntimeError, AssertionError) as error:
-        raise PvzooError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    where = find_device(device)
     if not name:
         raise PvzooError("--model is empty; 'pvzoo list' shows all models")
     path = Path(name).expanduser()
@@ -42,3 +36,15 @@ def open_model(name: str, device: str, seed: int, *, size: int | None = None) ->
         if "/" not in name:
             raise
         raise PvzooError(f"{error}; and there is no folder {name}") from error
+
+
+def find_device(name: str) -> torch.device:
+    """The ``--device`` option as a device that works; ``auto`` is the accelerator, or the CPU where there is none."""
+    if name == "auto":
+        name = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    try:
+        where = torch.device(name)
+        torch.zeros(1, device=where).item()
+    except (RuntimeError, AssertionError) as error:
+        raise PvzooError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return where

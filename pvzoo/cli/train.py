@@ -36,7 +36,11 @@ def train(
         int | None, typer.Option(help="Side of the images; the model's own if left out.", show_default=False)
     ] = None,
     init: Annotated[
-        list[str] | None, typer.Option(help="Saved model to start from; several for its branches.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Model to start from, a saved folder or a name with pretrained weights; several for its branches.",
+            show_default=False,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -59,7 +63,7 @@ def train(
 
     Examples: [bold]pvzoo train two_stage --model stage2_spatial_nano --data synthpalm-mini --set batch.size=16 -o a[/],
     [bold]pvzoo train stage1 --model stage1_convnext_palm --data palms/ -o runs/palm --set epochs=30[/],
-    [bold]pvzoo train stage2_plan_b --model stage2_spatial --init runs/first/model -o runs/b[/]
+    [bold]pvzoo train stage2_plan_b --init stage2_spatial --data palms/ -o runs/mine[/]
     """
     from ..training.recipe import load_recipe
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
+import yaml
 from pydantic import BeforeValidator, Field
 
 from ..errors import DataError, UnknownNameError, nearest
@@ -472,6 +474,21 @@ def open_protocol(name: str, params: Mapping[str, Any] | None = None) -> Protoco
         raise UnknownNameError(message, kind="protocol", name=name, suggestions=[near] if near else [])
     protocol = PROTOCOLS[name]
     return protocol(checked(f"protocol {name!r}", protocol.params_type, params))
+
+
+def read_protocol(text: str) -> Protocol[Any]:
+    """The protocol that :attr:`Split.protocol` names: ``"open_subject(fold=1, ...)"``, or its name alone.
+
+    Raises:
+        UnknownNameError: There is no such protocol; with a suggestion.
+        DataError: If the text is no protocol, or the parameters do not fit.
+    """
+    found = re.fullmatch(r"(\w+)(?:\((.*)\))?", text.strip())
+    pairs = [part.partition("=") for part in re.split(r", (?=\w+=)", found[2])] if found and found[2] else []
+    if found is None or not all(equals for _, equals, _ in pairs):
+        raise DataError(f"{text!r} is no protocol; it is written as name(parameter=value, ...)")
+    values = {name: None if value == "None" else yaml.safe_load(value) for name, _, value in pairs}
+    return open_protocol(found[1], values)
 
 
 def _of(pairs: Iterable[Pair], what: Literal["identity", "subject", "session"], values: Iterable[object]) -> list[Pair]:

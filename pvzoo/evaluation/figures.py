@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from ..extras import missing
 from . import metrics
 from .metrics import Array, Tally
+from .report import FIGURES
 from .results import Evaluation
 
 INK, FAINT, PAPER = "#1c1e22", "#767b84", "#ffffff"
@@ -24,11 +25,12 @@ _TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95)
 Drawing = Callable[[Any, Mapping[str, Evaluation]], None]
 
 
-def draw(results: Mapping[str, Evaluation]) -> dict[str, str]:
+def draw(results: Mapping[str, Evaluation], names: Collection[str] = FIGURES) -> dict[str, str]:
     """Draws ``roc``, ``det``, ``scores`` and, where there is identification, ``cmc``.
 
     Args:
         results: By name, the result, and then those that it is compared with.
+        names: Those to draw.
 
     Returns:
         SVG documents by name; equal results give equal text.
@@ -40,7 +42,7 @@ def draw(results: Mapping[str, Evaluation]) -> dict[str, str]:
     drawings: dict[str, Drawing] = {"roc": _roc, "det": _det, "scores": _scores}
     if any(_mated(result) for result in results.values()):
         drawings["cmc"] = _cmc
-    return {name: _svg(name, drawing, results) for name, drawing in drawings.items()}
+    return {name: _svg(name, drawing, results) for name, drawing in drawings.items() if name in names}
 
 
 def _svg(name: str, drawing: Drawing, results: Mapping[str, Evaluation]) -> str:

@@ -6,8 +6,9 @@ import re
 from base64 import b64encode
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from .. import __version__
@@ -52,11 +53,9 @@ def write_page(result: Evaluation, folder: Path, beside: Beside = ALONE) -> list
         for name, (title, caption) in _CAPTIONS.items()
         if name in drawn
     ]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"base64": lambda content: b64encode(content).decode("ascii")}
-    template = environment.from_string((files(__package__) / "page.html.jinja").read_text(encoding="utf-8"))
     matchers = {"this result": result, **beside.baselines} if beside.baselines else {}
-    text = template.render(
+    text = render(
+        "report.html.jinja",
         result=result,
         beside=beside,
         title=result.protocol.get("model") or result.protocol.get("scores") or "scores",
@@ -64,9 +63,32 @@ def write_page(result: Evaluation, folder: Path, beside: Beside = ALONE) -> list
         matchers={name: report.compared_figures(each) for name, each in matchers.items()},
         report=report,
         confidence=f"{CONFIDENCE:.0%}",
-        version=__version__,
     )
     return report.write_texts(folder, {PAGE: text} | {f"{name}.svg": svg for name, svg in drawn.items()})
+
+
+def render(name: str, package: str = __package__, **values: Any) -> str:
+    """A page from a template, which may extend ``base.html.jinja``: its head, style and frame.
+
+    Args:
+        name: Of the template.
+        package: That holds it.
+        **values: What it is filled in with, beside ``version`` and the filter ``base64``.
+    """
+
+    def source(name: str) -> str | None:
+        places = (files(package) / name, files(__package__) / name)
+        return next((place.read_text(encoding="utf-8") for place in places if place.is_file()), None)
+
+    environment = Environment(
+        loader=FunctionLoader(source),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"base64": lambda content: b64encode(content).decode("ascii")}
+    return environment.get_template(name).render(version=__version__, **values)
 
 
 def inline(svg: str, description: str) -> Markup:

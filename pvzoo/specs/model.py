@@ -213,6 +213,17 @@ class ModelSpec(Section):
         assert isinstance(entry, Component)
         return entry
 
+    def written_out(self) -> dict[str, Any]:
+        """Each branch with backbone and alignment by modality: equal for specs that only write them differently."""
+        return {
+            name: {
+                **{field: getattr(branch, field) for field in type(branch).model_fields},
+                "backbone": {modality: branch.backbone[modality] for modality in self.modalities},
+                "alignment": {modality: branch.alignment[modality] for modality in self.modalities},
+            }
+            for name, branch in self.branches.items()
+        }
+
     def override(self, **values: Any) -> ModelSpec:
         """A checked copy with some fields changed: ``spec.override(**{"fusion.local": "concat"})``."""
         return load_spec(self, values)

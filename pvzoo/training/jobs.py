@@ -67,7 +67,7 @@ class _Job:
 
 
 def train_branches(
-    recipe: Recipe, names: Sequence[str], out: Path, init: Sequence[Path], machine: Machine, jobs: int
+    recipe: Recipe, names: Sequence[str], out: Path, init: Sequence[str], machine: Machine, jobs: int
 ) -> None:
     """Trains branches of stage 1 in processes of their own; if one fails, those that run end first.
 
@@ -104,14 +104,14 @@ def train_branches(
         raise JobError(f"{told}\nwhat else ran has ended{left}; mend it, and go on with --resume")
 
 
-def _start(recipe: Recipe, name: str, out: Path, init: Sequence[Path], machine: Machine, jobs: int) -> _Job:
+def _start(recipe: Recipe, name: str, out: Path, init: Sequence[str], machine: Machine, jobs: int) -> _Job:
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     task = {
         "recipe": recipe.to_dict(),
         "branch": name,
         "out": str(out),
-        "init": list(map(str, init)),
+        "init": list(init),
         "machine": asdict(machine) | {"jobs": 1, "progress": False},
     }
     import torch
@@ -183,7 +183,7 @@ def main() -> None:
             load_recipe(task["recipe"]),
             task["branch"],
             Path(task["out"]),
-            [Path(path) for path in task["init"]],
+            task["init"],
             Machine(**task["machine"]),
         )
     except PvzooError as error:

@@ -104,7 +104,9 @@ class Recipe(Section):
     overrides: dict[str, Any] = Field({}, description="fields of the model's spec by dotted path")
     without: tuple[str, ...] = Field((), description="parts of the model's spec to leave out, by dotted path")
     image_size: int | None = Field(None, ge=8, description="side of the images; the spec's if left out")
-    init: tuple[str, ...] = Field((), description="saved models to start from: one whole, or its branches")
+    init: tuple[str, ...] = Field(
+        (), description="models to start from, one whole or its branches: saved folders, or names of pretrained weights"
+    )
     data: Data = Data()
     plan: tuple[Group, ...] = Field((Group(parts=("branches", "alignments", "fusions", "neck", "head")),), min_length=1)
     optimiser: Optimiser = Optimiser()

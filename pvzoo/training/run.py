@@ -43,8 +43,9 @@ from .jobs import train_branches
 from .journal import Journal, Watch
 from .module import TrainingError, TrainingModule
 from .recipe import Recipe, load_recipe
+from .starts import Start, find_start, find_starts
 
-RECIPE, MODEL, CHECKPOINTS = "recipe.yaml", "model", "checkpoints"
+RECIPE, RUN, MODEL, CHECKPOINTS = "recipe.yaml", "run.json", "model", "checkpoints"
 _GONE = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|DDP expects same model across all ranks")
 
 
@@ -104,27 +105,30 @@ def train(
     machine = machine or Machine()
     if machine.jobs > 1 and (machine.devices != 1 or machine.num_nodes > 1):
         raise RunError("jobs train on one device each; leave out either jobs, or devices and num_nodes")
+    find_starts(resolved)  # what is not there should not be found out after hours
     with claimed(folder, RECIPE, resolved.to_dict(), resume):
         return _run(resolved, folder, (), machine)
 
 
-def _run(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) -> Path:
+def _run(recipe: Recipe, out: Path, init: Sequence[str], machine: Machine) -> Path:
     """A recipe with all its steps; each starts from what the one before it trained."""
     if recipe.steps:
-        made: Sequence[Path] = init
+        before = init
+        made: list[Path] = []
         for name, step in recipe.steps.items():
-            made = _trained(step, out / name, made, machine)
+            made = _trained(step, out / name, before, machine)
+            before = [str(path) for path in made]
         return _published(made[0], out / MODEL)
     made = _trained(recipe, out, init, machine)
     return made[0] if len(made) == 1 else out
 
 
-def _trained(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) -> list[Path]:
+def _trained(recipe: Recipe, out: Path, init: Sequence[str], machine: Machine) -> list[Path]:
     """One step: the model, or in stage 1 a model for each branch."""
     images = open_images(recipe.data)
     split = open_protocol(recipe.data.protocol, recipe.data.protocol_params).split(images.table)
     spec = recipe.spec(len(split.classes))
-    init = [Path(path).expanduser() for path in recipe.init] or list(init)
+    init = recipe.init or init
     if recipe.stage == 2:
         return [fit(recipe, spec, split, images, out, init, machine)]
     specs = branch_specs(spec)
@@ -134,7 +138,7 @@ def _trained(recipe: Recipe, out: Path, init: Sequence[Path], machine: Machine) 
     return [fit(recipe, alone, split, images, out / name, init, machine) for name, alone in specs.items()]
 
 
-def train_branch(recipe: Recipe, name: str, out: Path, init: Sequence[Path], machine: Machine) -> None:
+def train_branch(recipe: Recipe, name: str, out: Path, init: Sequence[str], machine: Machine) -> None:
     """Trains one branch of stage 1, in a run folder that is claimed."""
     images = open_images(recipe.data)
     split = open_protocol(recipe.data.protocol, recipe.data.protocol_params).split(images.table)
@@ -241,7 +245,7 @@ def branch_specs(spec: ModelSpec) -> dict[str, ModelSpec]:
 
 
 def fit(
-    recipe: Recipe, spec: ModelSpec, split: Split, images: Images, out: Path, init: Sequence[Path], machine: Machine
+    recipe: Recipe, spec: ModelSpec, split: Split, images: Images, out: Path, init: Sequence[str], machine: Machine
 ) -> Path:
     """Trains one model; a run that has ended gives its result.
 
@@ -251,7 +255,7 @@ def fit(
         split: Who trains, and who chooses.
         images: Where the pixels of the split come from.
         out: Folder of the run, which the caller has claimed.
-        init: Saved models to start from.
+        init: What to start from, by name or path; see :func:`~pvzoo.training.starts.find_start`.
         machine: Where.
 
     Returns:
@@ -260,7 +264,8 @@ def fit(
     if (out / MODEL / WEIGHTS).is_file():
         return out / MODEL
     torch.manual_seed(recipe.seed)
-    model = _started(spec, init)
+    starts = [find_start(name) for name in init]
+    model = _started(spec, starts)
     model.check_inputs = False  # the loader made them
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -278,7 +283,8 @@ def fit(
         callbacks.append(EarlyStopping("dev_eer", patience=recipe.patience))
     if is_first():
         out.mkdir(parents=True, exist_ok=True)
-        write(out / "run.json", json.dumps(_facts(recipe, split, images, module), indent=2))
+        facts = _facts(recipe, split, images, module) | {"init": [start.facts() for start in starts]}
+        write(out / RUN, json.dumps(facts, indent=2))
     last = out / CHECKPOINTS / "last.safetensors"
     if recipe.compile:
         for backbone in {model.branch(branch, m) for branch in spec.branches for m in spec.modalities}:
@@ -332,20 +338,24 @@ def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callba
     return Trainer(**settings | more)
 
 
-_PARTS = {"modalities", "branches", "share_branches", "fusion", "embedding"}
+_PARTS = {"modalities", "share_branches", "fusion", "embedding"}
 
 
-def _started(spec: ModelSpec, init: Sequence[Path]) -> Model:
+def _started(spec: ModelSpec, starts: Sequence[Start]) -> Model:
     """A new model; or one that goes on from a saved one of the same parts, whatever its head; or with its branches."""
-    if len(init) == 1:
-        header = weights.header_at(init[0])
+    if len(starts) == 1:
+        header = starts[0].header
         saved = load_spec(Source(str(header.path), header.about.spec)) if header.about.spec else None
-        if saved is not None and saved.model_dump(include=_PARTS) == spec.model_dump(include=_PARTS):
+        if saved is not None and _parts(saved) == _parts(spec):
             return weights.load_model(spec, header, Model)
     model = Model(spec)
-    if init:
-        model.load_branches(*init)
+    if starts:
+        model.set_load_report(weights.load_branches(model, [(start.name, start.header) for start in starts]))
     return model
+
+
+def _parts(spec: ModelSpec) -> tuple[Any, ...]:
+    return spec.model_dump(include=_PARTS), spec.written_out()
 
 
 def _data(recipe: Recipe, model: Model, split: Split, images: Images, features: Path) -> LightningDataModule:
