@@ -159,6 +159,7 @@ class _Drawing:
         if self.spec.num_classes is None:
             return None
         values = self.spec.head.params.model_dump()
+        values.pop("sample_rate", None)  # of training alone
         numbers = [f"{name} {value:g}" for name, value in values.items() if type(value) in (int, float)]
         return self.spec.head.name, [*filter(None, [", ".join(numbers[:2])]), f"{self.spec.num_classes} logits"]
 

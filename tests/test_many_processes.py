@@ -240,7 +240,8 @@ def test_what_class_centres_cannot_do_is_an_error(
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("ema", [None, pytest.param(0.9, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ema", [None, 0.9])
 def test_a_sampled_head_trains_and_goes_on_bit_by_bit(tmp_path: Path, tiny: dict[str, Any], ema: float | None) -> None:
     more = {"optimiser": {"name": "adamw"}, "overrides": {"head.params.sample_rate": 0.5}, "ema": ema, "batch.size": 7}
     recipe = {**tiny, **more, "epochs": 3}
@@ -349,6 +350,7 @@ def test_branches_side_by_side_are_those_in_turn(tmp_path: Path) -> None:
     assert (together / "palm_local/model/model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_an_error_of_a_branch_is_told_and_the_others_end_first(tmp_path: Path) -> None:
     generate(SynthConfig(seed=3, subjects=12, sessions=2, samples=2, size=32), tmp_path / "palms")
     for image in (tmp_path / "palms/vein").rglob("*.png"):
@@ -378,7 +380,11 @@ def alive(text: str) -> list[str]:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
-    ("sent", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGKILL, -signal.SIGKILL)]
+    ("sent", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
+    ],
 )
 def test_branches_end_with_the_process_that_started_them(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, code: int
