@@ -277,6 +277,7 @@ def test_the_command_trains_and_says_what_to_do_next(tmp_path: Path, call: Any) 
     assert seen.code == 0, seen.err
     assert "trained at 0.001: branches, alignments, fusions, neck, head" in seen.out
     assert "56 samples of 14 identities" in seen.out
+    assert re.search(r"palm_local\tmemory\t\d\.\d GB at the peak of these steps", seen.out)
     assert (tmp_path / "dry/palm_local.png").is_file() and not (tmp_path / "dry/recipe.yaml").exists()
     done = call(*command, "-o", tmp_path / "run", "--accelerator", "cpu")
     model = tmp_path / "run/palm_local/model"

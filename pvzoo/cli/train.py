@@ -119,6 +119,8 @@ def _rows(found: Preview) -> Iterator[tuple[str, str, str]]:
         "time",
         f"{found.steps:,} steps of {found.seconds:.2f} s: {whole:.1f} minutes, less from cached features",
     )
+    if found.memory:
+        yield found.name, "memory", f"{found.memory / 1e9:.1f} GB at the peak of these steps"
     yield found.name, "first batch", str(found.picture)
 
 

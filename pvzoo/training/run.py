@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,6 +156,7 @@ class Preview:
         facts: As ``run.json`` will hold them.
         steps: Optimiser steps.
         seconds: A step's, measured with branch features that are not cached.
+        memory: Bytes, at the peak of those steps: on the accelerator, or of this process on a CPU.
         picture: The first training batch.
     """
 
@@ -162,6 +164,7 @@ class Preview:
     facts: dict[str, Any]
     steps: int
     seconds: float
+    memory: int
     picture: Path
 
 
@@ -197,7 +200,18 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
             few = {"limit_train_batches": 3, "limit_val_batches": 0, "max_epochs": 1, "enable_checkpointing": False}
             trainer = _trainer(plain, quiet, out, [timer], strategy="auto", **few)
             trainer.fit(module, datamodule=data)
-        yield Preview(label, _facts(recipe, split, images, module), recipe.epochs * len(batches), timer.step(), picture)
+        facts, steps = _facts(recipe, split, images, module), recipe.epochs * len(batches)
+        yield Preview(label, facts, steps, timer.step(), _peak_memory(trainer.strategy.root_device), picture)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class _Timer(Callback):
