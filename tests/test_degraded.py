@@ -301,6 +301,7 @@ def test_what_cannot_be_measured_is_an_error() -> None:
 # --- report and command -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_report_holds_every_figure(tmp_path: Path) -> None:
     part = split_of().test
     results = {"spatial": measure(tiny(), part, folds=20), "one": measure(tiny(modalities=["palm"]), part, folds=20)}

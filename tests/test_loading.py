@@ -224,6 +224,7 @@ def epochs(table: Table, workers: int, start: str | None) -> tuple[list[Batch], 
     return [batch for _ in range(2) for batch in loader], reader
 
 
+@pytest.mark.slow
 def test_workers_change_no_bit(palms: Table, tmp_path: Path, two_threads: None) -> None:
     table, message = spoil(palms, tmp_path / "copy", 21)
     alone, reader = epochs(table, 0, None)

@@ -115,6 +115,7 @@ TWO = ("--devices", "2", "--strategy", "ddp")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "launcher"),
     [
@@ -122,14 +123,13 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
         pytest.param(
             {"shard_head": True, "optimiser": {**SGD, "clip_norm": 0.5}}, TORCHRUN, id="sharded", marks=pytest.mark.slow
         ),
-        pytest.param({"overrides": {"head.params.sample_rate": 0.9}}, (), id="sampled", marks=pytest.mark.slow),
+        pytest.param({"overrides": {"head.params.sample_rate": 0.9}}, (), id="sampled"),
         pytest.param(
             {"plan": [{"parts": ["head"]}, {"parts": ["branches"], "from_epoch": 1}], "losses": {"supcon": 0.0}},
             (),
             id="unfrozen",
-            marks=pytest.mark.slow,
         ),
-        pytest.param({"modality_dropout": 0.5}, (), id="dropout", marks=pytest.mark.slow),
+        pytest.param({"modality_dropout": 0.5}, (), id="dropout"),
     ],
 )
 def test_two_processes_train_as_one(

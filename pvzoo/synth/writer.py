@@ -11,8 +11,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal
@@ -72,10 +74,26 @@ def _drawn(work: Callable[[list[Key]], int], hands: list[list[Key]], workers: in
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(hands)), mp_context=context, initializer=_start_worker)
     try:
-        for future in as_completed([pool.submit(work, keys) for keys in hands]):
+        with _ctrl_c_later():
+            futures = [pool.submit(work, keys) for keys in hands]
+        for future in as_completed(futures):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Workers that start here do not see Ctrl-C before they are ready to ignore it; the parent sees it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:
