@@ -60,7 +60,8 @@ def test_model_is_the_published_one() -> None:
     model = pvzoo.create("gabor/compnet_palm", num_classes=10)
     net = backbone(model)
     assert net.project[0].weight.shape == (512, 9708)
-    assert model.spec.head.params.model_dump() == {"scale": 30.0, "margin": 0.5, "easy_margin": False}
+    head = model.spec.head.params
+    assert (head.scale, head.margin, head.easy_margin, head.sample_rate) == (30.0, 0.5, False, 1.0)
     logits, embedding, _ = model(torch.randn(2, 1, 128, 128), labels=torch.tensor([0, 9]))
     assert logits is not None and logits.shape == (2, 10)
     assert embedding.shape == (2, 512)
