@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import EvaluationError
-from ..tensorfile import replacing
 from .bootstrap import CONFIDENCE
 from .damage import DAMAGES, SEVERITIES
 from .degraded import CLEAN, TARGETS, Condition, Degraded
-from .report import markdown_table, number, span
+from .report import markdown_table, number, span, write_texts
 from .results import FEW_SUBJECTS, Figure
 
 Results = Mapping[str, Sequence[Degraded]]  # by model
@@ -163,11 +161,4 @@ def write_degraded(
         "degraded.json": json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         "degraded.md": to_markdown(results, about, command, pictures),
     }
-    try:
-        folder.mkdir(exist_ok=True)
-        for name, text in texts.items():
-            with replacing(folder / name) as new:
-                new.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EvaluationError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    return [folder / name for name in texts]
+    return write_texts(folder, texts)

@@ -26,13 +26,12 @@ from .. import __version__
 from ..data.table import Pair
 from ..errors import EvaluationError, count
 from ..evaluation.bootstrap import CONFIDENCE, Interval, draw, mean_interval
-from ..evaluation.report import markdown_table, number, span
+from ..evaluation.report import markdown_table, number, span, write_texts
 from ..evaluation.results import FEW_SUBJECTS
 from ..extras import opencv
 from ..model import Model
 from ..progress import Advance, no_progress
 from ..synth import Generator, SynthConfig
-from ..tensorfile import replacing
 from .attention import Array, Method, Seen, attend, choose_method, on_images
 from .figures import draw_attention, save
 
@@ -272,16 +271,10 @@ def write_scoring(found: Scoring, folder: Path, *, about: Mapping[str, Any], com
         "attention.json": json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         "attention.md": _to_markdown(found, about, command),
     }
-    try:
-        folder.mkdir(exist_ok=True)
-        for name, text in texts.items():
-            with replacing(folder / name) as new:
-                new.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EvaluationError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    written = write_texts(folder, texts)
     picture = folder / "attention.png"
     save(draw_attention(found.pictured), picture)
-    return [*(folder / name for name in texts), picture]
+    return [*written, picture]
 
 
 def _plain(value: Any) -> Any:
