@@ -21,7 +21,8 @@ from .trials import Grid, Population, Trials
 
 BINS = 65_536
 SORTED_LIMIT = 2**21  # comparisons that are sorted rather than binned
-ROWS, COLUMNS = 1024, 2048  # of a tile of a score matrix; 8 MiB of float32
+ROWS, COLUMNS = 2048, 1024  # of a tile of a score matrix; 8 MiB of float32
+DIAGONAL = 256  # rows and columns of a tile on its diagonal, where half of the work is lost
 LISTED = 8192  # pairs of a tile of listed pairs
 
 Method = Literal["auto", "sorted", "histogram"]
@@ -201,25 +202,33 @@ class Comparisons:
     def _grid(self, grid: Grid) -> Iterator[Tile]:
         rows, columns = self._sorted(grid.rows), self._sorted(grid.columns)
         buffer = self.embeddings.new_empty(ROWS * COLUMNS)
-        for start, end in self._spans(rows):
-            left = self._unit(rows[start:end])
-            edges = range(end if grid.upper else 0, len(columns), COLUMNS)
-            spans = [(start, end)] * grid.upper + [(edge, min(edge + COLUMNS, len(columns))) for edge in edges]
-            for low, high in spans:
-                scores = buffer[: (end - start) * (high - low)].view(end - start, high - low)
-                torch.mm(left, self._unit(columns[low:high]).T, out=scores)
-                diagonal = grid.upper and low == start
-                yield self._tile(scores, rows[start:end], columns[low:high], diagonal)
 
-    def _spans(self, rows: Tensor) -> Iterator[tuple[int, int]]:
+        def tile(left: Tensor, right: Tensor, first: Tensor, second: Tensor, diagonal: bool = False) -> Tile:
+            scores = buffer[: len(first) * len(second)].view(len(first), len(second))
+            torch.mm(left, right.T, out=scores)
+            return self._tile(scores, first, second, diagonal)
+
+        for start, end in self._spans(rows, ROWS):
+            mine = rows[start:end]
+            left = self._unit(mine)
+            for low, high in self._spans(mine, DIAGONAL) if grid.upper else ():
+                yield tile(left[low:high], left[low:high], mine[low:high], mine[low:high], diagonal=True)
+                for edge in range(high, len(mine), COLUMNS):
+                    beside = slice(edge, edge + COLUMNS)
+                    yield tile(left[low:high], left[beside], mine[low:high], mine[beside])
+            for edge in range(end if grid.upper else 0, len(columns), COLUMNS):
+                others = columns[edge : edge + COLUMNS]
+                yield tile(left, self._unit(others), mine, others)
+
+    def _spans(self, rows: Tensor, longest: int) -> Iterator[tuple[int, int]]:
         """Cuts sorted rows into spans, at the end of a subject if one ends in the second half of the span."""
         people = self._subject[rows]
         ends = torch.nonzero(people[1:] != people[:-1]).view(-1) + 1
         start = 0
         while start < len(rows):
-            end = min(start + ROWS, len(rows))
+            end = min(start + longest, len(rows))
             nearest = int(torch.searchsorted(ends, end, right=True))
-            if end < len(rows) and nearest and ends[nearest - 1] > start + ROWS // 2:
+            if end < len(rows) and nearest and ends[nearest - 1] > start + longest // 2:
                 end = int(ends[nearest - 1])
             yield start, end
             start = end

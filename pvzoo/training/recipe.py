@@ -115,6 +115,7 @@ class Recipe(Section):
     losses: Losses = Losses()
     batch: Batch = Batch()
     epochs: int = Field(20, ge=1, le=100_000)
+    epoch_share: float = Field(1.0, gt=0, le=1, description="share of the training batches that make an epoch")
     patience: int | None = Field(None, ge=1, description="epochs without a better dev EER after which to stop")
     seed: int = Field(0, ge=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 where it is fast")

@@ -200,7 +200,7 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
             few = {"limit_train_batches": 3, "limit_val_batches": 0, "max_epochs": 1, "enable_checkpointing": False}
             trainer = _trainer(plain, quiet, out, [timer], strategy="auto", **few)
             trainer.fit(module, datamodule=data)
-        facts, steps = _facts(recipe, split, images, module), recipe.epochs * len(batches)
+        facts, steps = _facts(recipe, split, images, module), recipe.epochs * int(recipe.epoch_share * len(batches))
         yield Preview(label, facts, steps, timer.step(), _peak_memory(trainer.strategy.root_device), picture)
 
 
@@ -337,6 +337,7 @@ def _trainer(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callba
         "num_nodes": machine.num_nodes,
         "precision": _precision(recipe, machine),
         "max_epochs": recipe.epochs,
+        "limit_train_batches": recipe.epoch_share,
         "sync_batchnorm": recipe.sync_batchnorm,
         "gradient_clip_val": recipe.optimiser.clip_norm,
         "accumulate_grad_batches": recipe.batch.accumulate,
