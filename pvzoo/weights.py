@@ -252,7 +252,8 @@ def load_into(model: Model, path: Path) -> LoadReport:
 def load_branches(model: Model, sources: Sequence[tuple[str, Header]]) -> LoadReport:
     """Fills all branches of a model from models that were saved apart, such as four stage-1 models.
 
-    Only tensors under ``branches.`` are taken; alignment, fusion and head stay as they are.
+    Only tensors under ``branches.`` are taken; alignment, fusion and head stay as they are. A model of one modality
+    also takes the branches of one other modality: the lines of a palmprint are a better start for veins than noise.
 
     Args:
         model: The model to fill; untouched if anything is wrong.
@@ -266,7 +267,8 @@ def load_branches(model: Model, sources: Sequence[tuple[str, Header]]) -> LoadRe
     owners: dict[str, str] = {}
     taken: list[tuple[Header, list[str]]] = []
     skipped: list[str] = []
-    for source, header in sources:
+    for source, found in sources:
+        header = _in_modality(found, model.spec.modalities)
         names = [name for name in header.tensors if name.startswith("branches.")]
         branches = sorted({_branch(name) for name in names})
         if not branches:
@@ -295,6 +297,17 @@ def load_branches(model: Model, sources: Sequence[tuple[str, Header]]) -> LoadRe
     loaded = tuple(name for _, part in taken for name in part)
     label = ", ".join(source for source, _ in sources)
     return LoadReport(label, loaded, initialised=untaken, skipped=tuple(skipped), untrained=untrained)
+
+
+def _in_modality(header: Header, modalities: Sequence[str]) -> Header:
+    """The header with its branches under the model's modality, where both have one, and not the same."""
+    theirs = {name.split(".")[1] for name in header.tensors if name.startswith("branches.")}
+    if len(theirs) != 1 or len(modalities) != 1:
+        return header
+    old, new = f"branches.{theirs.pop()}.", f"branches.{modalities[0]}."
+    names = {name: new + name.removeprefix(old) if name.startswith(old) else name for name in header.tensors}
+    tensors = {names[name]: tensor for name, tensor in header.tensors.items()}
+    return replace(header, tensors=tensors, places={names[name]: place for name, place in header.places.items()})
 
 
 _COMPUTED = ("modalities", "branches", "share_branches", "fusion", "embedding", "head", "num_classes")

@@ -32,6 +32,7 @@ from pvzoo.plugins import Host, using
 from pvzoo.release import pack
 from pvzoo.release.pack import Item, Packed, Plan, read_plan
 from pvzoo.release.reproduce import Again, recorded
+from pvzoo.synth import generate
 from pvzoo.training.run import Machine, train
 from pvzoo.training.starts import find_start
 
@@ -114,8 +115,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     with using(acme()):
         branches = train("stage1", root / "runs/one", overrides={**SMALL, "model": "acme/both"}, machine=CPU)
         init = [str(branches / name / "model") for name in ("palm_local", "vein_local")]
-        for name in ("both", "joined"):
+        generate("synthpalm-mini", root / "drawn")
+        for name, source in {"both": "synthpalm-mini", "joined": str(root / "drawn")}.items():
             changes = {**SMALL, "model": f"acme/{name}", "init": init, "cache_features": 1, "epochs": 3}
+            changes["data.source"] = source
             train("stage2_plan_a", root / "runs" / name, overrides=changes, machine=CPU)
         plan = {
             "distribution": "pvzoo-acme-weights",
@@ -245,6 +248,8 @@ def test_how_it_was_trained_is_there_without_folders_of_this_machine(made: Made)
     assert recipe["sha256"] == sha256(made.runs / "both/recipe.yaml")
     assert recipe["content"]["init"] == ["acme/palm.v1", "acme/vein.v1"]
     assert "model" not in recipe  # where a run has it anyway
+    drawn = made.entry("acme/joined.v1")["recipe"]["content"]
+    assert drawn["data"]["source"] == "synthpalm-mini"  # it was trained on the files of that release
     stage1 = made.entry("acme/palm.v1")["recipe"]
     assert (stage1["name"], stage1["model"]) == ("Stage 1: every branch of a model, alone", "palm_local/model")
     assert str(made.runs) not in (made.package / "weights.json").read_text()

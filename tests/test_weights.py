@@ -534,6 +534,17 @@ def test_branches_of_another_architecture_are_refused(four_branches: list[Path],
         only_global.load_branches(other)
 
 
+def test_a_branch_alone_starts_from_that_of_another_modality(four_branches: list[Path]) -> None:
+    vein = pvzoo.create("stage1_convnext_vein_nano")
+    report = vein.load_branches(four_branches[2])
+    assert all(name.startswith("branches.vein.local.") for name in report.loaded)
+    palm = pvzoo.create(f"local-dir:{four_branches[2]}")
+    image = torch.rand(1, 1, 224, 224)
+    assert torch.equal(vein.features(image)["local"]["vein"], palm.features(image)["local"]["palm"])
+    with pytest.raises(WeightsError, match=r"branch vein\.global_ is not in the model, which has vein\.local"):
+        vein.load_branches(four_branches[0])
+
+
 def test_shared_branches_start_from_those_of_one_modality(four_branches: list[Path]) -> None:
     shared = pvzoo.create("stage2_shared_nano")
     shared.load_branches(four_branches[0], four_branches[2])

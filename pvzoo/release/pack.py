@@ -43,6 +43,7 @@ from ..model import Model
 from ..progress import Track, silent
 from ..specs import Source, load_spec
 from ..specs.fields import Section, explain, validate_strictly
+from ..synth.writer import release_in
 from ..tensorfile import replacing
 from ..training.run import RECIPE
 from .measure import measure, measure_floor
@@ -177,6 +178,9 @@ def _recipe(name: str, plan: Plan, facts: Facts) -> Recipe:
     for step in (content, *content.get("steps", {}).values()):
         step["init"] = [_start(name, init, known) for init in step.get("init", [])]
     trains = content.get("steps") or {"": content}
+    for step in trains.values():
+        # A release that was drawn to files first, as it is read many times, is the release.
+        step["data"]["source"] = release_in(Path(step["data"]["source"])) or step["data"]["source"]
     for source in {step["data"]["source"] for step in trains.values()}:
         if source not in [each.name for each in facts.data]:
             raise WeightsError(f"{name}: was trained on {source}, and facts.data does not name it")

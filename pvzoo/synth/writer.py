@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Literal
 
 from ..extras import opencv
-from .config import Key, SynthConfig, SynthError, release
+from .config import RELEASES, Key, SynthConfig, SynthError, release
 from .generator import Generator
 
 COLUMNS = ("path", "modality", "subject", "hand", "session", "sample", "spectrum", "pairing")
 SPECTRA = {"palm": "visible", "vein": "nir"}
+SYNTH = "synth.json"
 LAYERS = {"palm": "palm", "vein": "vein", "crease_mask": "masks/crease", "vein_mask": "masks/vein"}
 
 
@@ -144,7 +145,7 @@ def _claim(out: Path, name: str, config: SynthConfig) -> None:
     generator = Generator(config)
     keys = [key for identity in config.identities() for key in config.keys(*identity)]
     head = {"release": name, "config": asdict(config)}
-    file = out / "synth.json"
+    file = out / SYNTH
     if file.exists():
         try:
             found = json.loads(file.read_text(encoding="utf-8"))["config"]
@@ -155,6 +156,27 @@ def _claim(out: Path, name: str, config: SynthConfig) -> None:
     else:
         samples = {file_name(key).removesuffix(".png"): generator.params(*key) for key in keys}
         _write(file, (json.dumps({**head, "samples": samples}, indent=1) + "\n").encode())
+
+
+def release_in(folder: Path) -> str | None:
+    """The named release that a folder holds, as :func:`generate` wrote it; ``None`` if it holds something else.
+
+    Raises:
+        SynthError: If its ``synth.json`` cannot be read, or names a release that is not the one in the folder.
+    """
+    file = folder / SYNTH
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        name, config = str(found["release"]), found["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SynthError(f"{file}: not what pvzoo synth writes: {error}") from error
+    if name not in RELEASES:
+        return None
+    if config != asdict(RELEASES[name]):
+        raise SynthError(f"{file}: says {name}, and was drawn with other settings: {config}")
+    return name
 
 
 def rows(config: SynthConfig) -> Iterator[tuple[str, str, int, str, int, int, str, Literal["simultaneous"]]]:
