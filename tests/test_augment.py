@@ -163,6 +163,14 @@ def test_a_crop_is_a_square_of_the_image_and_one_place_where_images_were_taken_t
     assert len({left for _, left in places}) > 10
 
 
+def test_squares_move_away_from_the_middle_while_augmentation_grows() -> None:
+    image = {"palm": torch.arange(10.0).view(1, 10, 1).expand(1, 10, 10) / 10}
+    crop = Crop(GrowingAugmentation(AugmentParams(**NOTHING), {0: 0.0, 1: 0.4, 2: 1.0}.__getitem__), 6)
+    for epoch, tops in enumerate([{2}, {1, 2, 3}, {0, 1, 2, 3, 4}]):
+        made = [crop(image, together=True, seed=seed, epoch=epoch)["palm"] for seed in range(60)]
+        assert {round(10 * float(square[0, 0, 0])) for square in made} == tops
+
+
 def test_any_transforms_of_torchvision_will_do() -> None:
     image = noise(1, 20, 30)
     augment = Augmentation(v2.RandomHorizontalFlip(0.5), v2.RandomInvert(0.5))

@@ -102,7 +102,7 @@ class Crop:
     "Fixing the train-test resolution discrepancy", NeurIPS 2019).
 
     Attributes:
-        before: What is done first.
+        before: What is done first. While it grows, squares move away from the middle of the image.
         side: Of the square, in pixels; not above that of the images.
     """
 
@@ -112,9 +112,10 @@ class Crop:
     def __call__(self, images: Mapping[str, Tensor], *, together: bool, seed: int, epoch: int = 0) -> dict[str, Tensor]:
         """As :meth:`Augmentation.__call__`."""
         changed = self.before(images, together=together, seed=seed, epoch=epoch)
+        share = self.before.share(epoch) if isinstance(self.before, GrowingAugmentation) else 1.0
         for modality, image in changed.items():
             with _stream(_derived(seed, "crop" if together else f"crop {modality}")):
-                place = torch.rand(2)
+                place = 0.5 + share * (torch.rand(2) - 0.5)
             height, width = image.shape[-2:]
             top, left = (int(p * (n - self.side + 1)) for p, n in zip(place.tolist(), (height, width), strict=True))
             changed[modality] = image[..., top : top + self.side, left : left + self.side]
