@@ -181,8 +181,8 @@ def _dtype(path: Path, name: str) -> torch.dtype:
     return _DTYPES[name]
 
 
-def read_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
-    """Reads tensors into memory of their own.
+def read_tensors(header: Header, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Reads tensors into memory of their own; those of floating point as ``dtype``, one after the other.
 
     Mapping the file instead would be faster, but then a file that is overwritten later, by ``cp`` or a sync program,
     changes the weights of a running model, or kills the process.
@@ -197,8 +197,8 @@ def read_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
                 if _state(file.fileno()) != header.states[path]:
                     raise WeightsError(f"{path}: the file was changed while it was being read; load it again")
                 for name in sorted(part, key=lambda name: header.places[name][1]):
-                    dtype, shape = header.tensors[name]
-                    tensors[name] = torch.empty(shape, dtype=dtype)
+                    stored, shape = header.tensors[name]
+                    tensors[name] = torch.empty(shape, dtype=stored)
                     rest = memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
                     file.seek(header.places[name][1])
                     while rest:
@@ -206,6 +206,8 @@ def read_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
                         if not count:
                             raise WeightsError(f"{path}: the file ends inside {name}")
                         rest = rest[count:]
+                    if dtype is not None and tensors[name].is_floating_point():
+                        tensors[name] = tensors[name].to(dtype)
         except OSError as error:
             raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     return tensors

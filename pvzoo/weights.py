@@ -227,8 +227,7 @@ def load_model(spec: ModelSpec, header: Header, build: Callable[..., Model], dty
     plan = _match(_own_tensors(model), header, initialise=fresh)
     target = dtype or (getattr(torch, header.about.dtype) if header.about.dtype else None)
     report = _report(header, plan, target)
-    tensors = read_tensors(header, plan.take)
-    _assign(model, {name: _cast(tensors[name], target) for name in plan.take})
+    _assign(model, read_tensors(header, plan.take, target))
     if target not in (None, torch.get_default_dtype()):
         model.to(target)  # the buffers that no file holds
     if header.about.spec == spec.to_dict() and (dtype is None or str(dtype) == f"torch.{header.about.dtype}"):
@@ -410,10 +409,6 @@ def _report(header: Header, plan: _Plan, target: torch.dtype | None) -> LoadRepo
         header.about.untrained,
         header.about.thresholds,
     )
-
-
-def _cast(tensor: Tensor, target: torch.dtype | None) -> Tensor:
-    return tensor.to(target) if target is not None and tensor.is_floating_point() else tensor
 
 
 def _assign(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
