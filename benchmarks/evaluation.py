@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.metrics import roc_curve
-from timing import compare, seconds
+from timing import compare, resident, seconds
 
 from pvzoo.evaluation.metrics import eer, roc
 from pvzoo.evaluation.results import evaluate
@@ -80,12 +80,6 @@ def bootstrap(count: int, rounds: int) -> None:
     print(f"{source.counts.genuine + source.counts.impostor:,} comparisons of {source.subjects} subjects")
     ours, one = (partial(spent, partial(evaluate, source, folds=folds)) for folds in (1000, 0))
     compare("all figures with 1,000 folds / without", ours, one, goal=20, rounds=rounds)
-
-
-def resident(field: str) -> float:
-    """Memory of this process in MB: ``VmRSS`` now, ``VmHWM`` the most since it was last reset."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def peak(count: int) -> None:

@@ -21,7 +21,7 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from timing import compare, seconds
+from timing import compare, resident, seconds
 
 from pvzoo.heads import ArcFaceParams
 from pvzoo.heads.margin import ArcFace
@@ -69,12 +69,6 @@ def spent(step: Callable[[], None]) -> float:
     start = time.process_time()
     step()
     return time.process_time() - start
-
-
-def resident(field: str) -> float:
-    """Memory of this process in MB: ``VmRSS`` now, ``VmHWM`` the most since it was last reset."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def peak(classes: int, rate: float, optimiser: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -23,6 +24,12 @@ def cpu_seconds(command: list[str]) -> float:
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     after = os.times()
     return (after.children_user + after.children_system) - (before.children_user + before.children_system)
+
+
+def resident(field: str) -> float:
+    """Memory of this process in MB: ``VmRSS`` now, ``VmHWM`` the most since it was last reset (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def compare(
