@@ -1,6 +1,6 @@
 """``create(NAME, pretrained=True)`` against timm and ``torch.load``, and its peak of memory.
 
-By hand means the networks from ``timm.create_model``, a file of the same tensors in float32 read by ``torch.load``, and a
+By hand means the networks from ``timm.create_model``, a file of the same tensors in float32 read by ``torch.load``, and
 strict ``load_state_dict``. pvzoo reads float16 and checks digests: by hashing the first time, and by its notes of size,
 time and inode from then on. Needs the model's weights on this machine; the peak of memory also needs Linux.
 
@@ -76,9 +76,8 @@ def main() -> None:
     command = [sys.executable, __file__, "--peak", "--model", args.model]
     above, size = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     met = "met" if above / size <= MEMORY_GOAL else "MISSED"
-    print(
-        f"peak of memory / weights in float32: {above / size:.2f} (goal {MEMORY_GOAL}, {met})   {above:.0f} / {size:.0f} MB"
-    )
+    ratio = f"{above / size:.2f} (goal {MEMORY_GOAL}, {met})   {above:.0f} / {size:.0f} MB"
+    print(f"peak of memory / weights in float32: {ratio}")
 
 
 if __name__ == "__main__":
