@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
-from pvzoo.data.augment import Augmentation, AugmentParams, Crop, GrowingAugmentation
+from pvzoo.data.augment import Augmentation, AugmentParams, GrowingAugmentation
 
 GEOMETRIC = ("rotation", "shift", "scale", "shear", "bend")
 PHOTOMETRIC = ("brightness", "contrast", "gamma", "blur", "noise", "erase")
@@ -145,30 +145,6 @@ def test_augmentation_grows_from_nothing_to_its_full_extent() -> None:
     assert torch.equal(whole, Augmentation.of(full)(image, together=True, seed=3)["palm"])
     assert torch.equal(half, Augmentation.of(full.scaled(0.5))(image, together=True, seed=3)["palm"])
     assert full.scaled(0.5).rotation == 20
-
-
-@pytest.mark.parametrize("together", [True, False])
-def test_a_crop_is_a_square_of_the_image_and_one_place_where_images_were_taken_together(together: bool) -> None:
-    crop = Crop(only(), 16)
-    image = noise(1, 20, 30)
-    places = set()
-    for seed in range(40):
-        palm, vein = twice(crop, image, together=together, seed=seed)
-        assert palm.shape == (1, 16, 16)
-        squares = image.unfold(1, 16, 1).unfold(2, 16, 1)[0]  # (5, 15, 16, 16): one a place
-        found = [torch.nonzero((squares == square).all(-1).all(-1))[0].tolist() for square in (palm[0], vein[0])]
-        assert (found[0] == found[1]) is together or not together
-        places |= set(map(tuple, found))
-    assert {top for top, _ in places} == set(range(5))
-    assert len({left for _, left in places}) > 10
-
-
-def test_squares_move_away_from_the_middle_while_augmentation_grows() -> None:
-    image = {"palm": torch.arange(10.0).view(1, 10, 1).expand(1, 10, 10) / 10}
-    crop = Crop(GrowingAugmentation(AugmentParams(**NOTHING), {0: 0.0, 1: 0.4, 2: 1.0}.__getitem__), 6)
-    for epoch, tops in enumerate([{2}, {1, 2, 3}, {0, 1, 2, 3, 4}]):
-        made = [crop(image, together=True, seed=seed, epoch=epoch)["palm"] for seed in range(60)]
-        assert {round(10 * float(square[0, 0, 0])) for square in made} == tops
 
 
 def test_any_transforms_of_torchvision_will_do() -> None:

@@ -97,10 +97,6 @@ def test_extends_that_goes_round_in_a_circle_is_refused(tmp_path: Path) -> None:
             "{extends: stage2_plan_a, schedule: {augmentation: {end: 0.5}}}",
             "cache_features: cached features are augmented once and for all; leave schedule.augmentation out",
         ),
-        (
-            "{extends: stage2_plan_a, crop: 16}",
-            "crop: features that are cached are those of whole images; leave out one of the two",
-        ),
         ("epoch_share: 0", "epoch_share: input should be greater than 0, got 0"),
         ("schedule: {margin: {begin: 0.5, end: 0.2}}", "schedule.margin.end: 0.2 lies before begin, 0.5"),
         ("{stage: 1, modality_dropout: 0.1}", "modality_dropout: a branch alone has no other modality to go on with"),

@@ -93,38 +93,6 @@ class GrowingAugmentation:
         return _scaled(self.params, share)(images, together=together, seed=seed)
 
 
-@dataclass(frozen=True)
-class Crop:
-    """A square from a random place, after all other augmentation: of palm and vein taken at once, the same place.
-
-    A network whose weights fit every size learns from squares at the cost of small images, and sees everything as large
-    as it will be in whole ones. In images that are resized it learns sizes that it never sees again (Touvron et al.,
-    "Fixing the train-test resolution discrepancy", NeurIPS 2019).
-
-    Attributes:
-        before: What is done first. While it grows, squares move away from the middle of the image.
-        side: Of the square, in pixels; not above that of the images.
-    """
-
-    before: Augmentation | GrowingAugmentation
-    side: int
-
-    def __call__(self, images: Mapping[str, Tensor], *, together: bool, seed: int, epoch: int = 0) -> dict[str, Tensor]:
-        """As :meth:`Augmentation.__call__`."""
-        changed = self.before(images, together=together, seed=seed, epoch=epoch)
-        share = self.before.share(epoch) if isinstance(self.before, GrowingAugmentation) else 1.0
-        for modality, image in changed.items():
-            with _stream(_derived(seed, "crop" if together else f"crop {modality}")):
-                place = 0.5 + share * (torch.rand(2) - 0.5)
-            height, width = image.shape[-2:]
-            top, left = (int(p * (n - self.side + 1)) for p, n in zip(place.tolist(), (height, width), strict=True))
-            changed[modality] = image[..., top : top + self.side, left : left + self.side]
-        return changed
-
-
-Augment = Augmentation | GrowingAugmentation | Crop
-
-
 @lru_cache(maxsize=4)
 def _scaled(params: AugmentParams, share: float) -> Augmentation:
     return Augmentation.of(params.scaled(share))

@@ -20,7 +20,7 @@ from .sampling import Draw
 from .table import Pair, natural
 
 if TYPE_CHECKING:
-    from .augment import Augment  # brings torchvision, which takes a worker seconds to import
+    from .augment import Augmentation, GrowingAugmentation  # brings torchvision, which takes a worker seconds to import
 
 
 class SampleError(ImageError):
@@ -105,7 +105,7 @@ class PairDataset(Dataset["Item | Skipped"]):
         *,
         modalities: Sequence[str] | None = None,
         classes: Sequence[str] = (),
-        augment: Augment | None = None,
+        augment: Augmentation | GrowingAugmentation | None = None,
         seed: int = 0,
         on_error: Literal["stop", "skip"] = "stop",
     ) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from ..errors import DataError
 from ..extras import missing
 from ..specs import ModelSpec
-from .augment import Augment
+from .augment import Augmentation, GrowingAugmentation
 from .cache import CachedReader
 from .loading import Batch, Item, PairDataset, Skipped, collate
 from .reading import FileReader, Reader
@@ -67,7 +67,7 @@ class PairDataModule(LightningDataModule):
         reader: Reader | None = None,
         batch_size: int = 64,
         balanced: tuple[int, int] | None = None,
-        augment: Augment | None = None,
+        augment: Augmentation | GrowingAugmentation | None = None,
         seed: int = 0,
         on_error: Literal["stop", "skip"] = "stop",
         cache: int = 0,

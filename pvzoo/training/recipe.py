@@ -104,11 +104,6 @@ class Recipe(Section):
     overrides: dict[str, Any] = Field({}, description="fields of the model's spec by dotted path")
     without: tuple[str, ...] = Field((), description="parts of the model's spec to leave out, by dotted path")
     image_size: int | None = Field(None, ge=8, description="side of the images; the spec's if left out")
-    crop: int | None = Field(
-        None,
-        ge=8,
-        description="side of squares that are cut from random places of training images; whole images if left out",
-    )
     init: tuple[str, ...] = Field(
         (), description="models to start from, one whole or its branches: saved folders, or names of pretrained weights"
     )
@@ -145,8 +140,6 @@ class Recipe(Section):
         if self.cache_features and self.schedule.augmentation.end:
             message = "cached features are augmented once and for all; leave schedule.augmentation out"
             faults.append((("cache_features",), message))
-        if self.cache_features and self.crop:
-            faults.append((("crop",), "features that are cached are those of whole images; leave out one of the two"))
         if self.batch.samples and self.batch.size % self.batch.samples:
             message = f"{self.batch.samples} samples of each identity do not divide a batch of {self.batch.size}"
             faults.append((("batch", "samples"), message))

@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from torch.utils.data import DataLoader
 
 from .. import __version__, weights
-from ..data.augment import Augment, Augmentation, Crop, GrowingAugmentation
+from ..data.augment import Augmentation, GrowingAugmentation
 from ..data.loading import Batch
 from ..data.module import PairDataModule
 from ..data.protocols import open_protocol
@@ -375,8 +375,6 @@ def _parts(spec: ModelSpec) -> tuple[Any, ...]:
 
 def _data(recipe: Recipe, model: Model, split: Split, images: Images, features: Path) -> LightningDataModule:
     size, samples = recipe.batch.size, recipe.batch.samples
-    if recipe.crop:
-        _check_crop(model.spec, recipe.crop)
     data = PairDataModule(
         split,
         model.spec,
@@ -403,30 +401,10 @@ def pixels(recipe: Recipe, images: Images) -> dict[str, Any]:
     return {"files": images.digest, "augmentation": recipe.augmentation.model_dump(mode="json")}
 
 
-def _augmentation(recipe: Recipe) -> Augment:
-    augment: Augmentation | GrowingAugmentation = Augmentation.of(recipe.augmentation)
-    if recipe.schedule.augmentation.end:
-        share = partial(recipe.schedule.augmentation.at, epochs=recipe.epochs)
-        augment = GrowingAugmentation(recipe.augmentation, share)
-    return Crop(augment, recipe.crop) if recipe.crop else augment
-
-
-def _check_crop(spec: ModelSpec, side: int) -> None:
-    """Whether a model takes squares of its images.
-
-    Raises:
-        TrainingError: If they are larger than the images, or it has other weights for images of another size.
-    """
-    if side > min(spec.preprocessing.size):
-        raise TrainingError(f"crop: {side} px are more than the side of the model's images, {spec.preprocessing.size}")
-    small = load_spec(Source("crop", spec.to_dict()), {"preprocessing.size": side})
-    with torch.device("meta"):
-        whole, part = Model(spec).state_dict(), Model(small).state_dict()
-    other = [name for name, tensor in whole.items() if tensor.shape != part[name].shape]
-    if other:
-        raise TrainingError(
-            f"crop: the model has other weights for images of {side} px, such as {other[0]}; leave crop out"
-        )
+def _augmentation(recipe: Recipe) -> Augmentation | GrowingAugmentation:
+    if not recipe.schedule.augmentation.end:
+        return Augmentation.of(recipe.augmentation)
+    return GrowingAugmentation(recipe.augmentation, partial(recipe.schedule.augmentation.at, epochs=recipe.epochs))
 
 
 class FeatureDataModule(LightningDataModule):
