@@ -33,9 +33,9 @@ from pvzoo.data.protocols import open_protocol
 from pvzoo.data.sources import open_images
 from pvzoo.data.split import Comparisons, Split
 from pvzoo.synth import SynthConfig, generate
+from pvzoo.training.machine import Machine, explained, trainer_of
 from pvzoo.training.module import TrainingModule
 from pvzoo.training.recipe import Recipe, load_recipe
-from pvzoo.training.run import Machine, _explained, _trainer
 
 CACHED_GOAL, STEP_GOAL = 50, 1.05
 STEPS = 8
@@ -94,8 +94,8 @@ def by_lightning(recipe: Recipe, dev: Comparisons, classes: int, given: list[Bat
 
     few = {"max_epochs": 1, "limit_val_batches": 0, "enable_checkpointing": False}
     machine = Machine(accelerator, progress=False)
-    with _explained():
-        trainer: Trainer = _trainer(recipe, machine, Path(tempfile.gettempdir()), [Ends()], strategy="auto", **few)
+    with explained():
+        trainer: Trainer = trainer_of(recipe, machine, Path(tempfile.gettempdir()), [Ends()], strategy="auto", **few)
         trainer.fit(module, DataLoader(given, batch_size=None))
     return median(b - a for a, b in pairwise(ends[1:]))
 

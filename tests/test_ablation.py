@@ -18,7 +18,7 @@ from pvzoo.ablation.report import cells, rows, write_report
 from pvzoo.ablation.run import run_study
 from pvzoo.ablation.study import LeftOut, arms, list_studies, load_study
 from pvzoo.training.folder import RunError
-from pvzoo.training.run import Machine
+from pvzoo.training.machine import Machine
 
 CPU = Machine(accelerator="cpu", progress=False)
 SMALL: dict[str, Any] = {

@@ -23,8 +23,9 @@ from pvzoo.data.table import Table
 from pvzoo.synth import SynthConfig, generate
 from pvzoo.training.folder import RunError, is_first
 from pvzoo.training.jobs import JobError
+from pvzoo.training.machine import Machine
 from pvzoo.training.module import TrainingError
-from pvzoo.training.run import Machine, train
+from pvzoo.training.run import train
 
 # A map of ConvNeXt, whose last norm then gets no gradient, and no BatchNorm, whose statistics are each process's own.
 TINY = """

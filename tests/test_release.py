@@ -33,7 +33,8 @@ from pvzoo.release import pack
 from pvzoo.release.pack import Item, Packed, Plan, read_plan
 from pvzoo.release.reproduce import Again, recorded
 from pvzoo.synth import generate
-from pvzoo.training.run import Machine, train
+from pvzoo.training.machine import Machine
+from pvzoo.training.run import train
 from pvzoo.training.starts import find_start
 
 BACKBONE = {"name": "timm", "params": {"arch": "test_convnext"}}

@@ -25,9 +25,10 @@ from pvzoo import DataError, PvzooError, WeightsError
 from pvzoo.data.protocols import open_protocol
 from pvzoo.data.sources import open_images
 from pvzoo.training.folder import RunError
+from pvzoo.training.machine import Machine
 from pvzoo.training.module import TrainingError
 from pvzoo.training.recipe import list_recipes, load_recipe
-from pvzoo.training.run import Machine, branch_specs, train
+from pvzoo.training.run import branch_specs, train
 
 SMALL: dict[str, Any] = {
     "data.source": "synthpalm-mini",
@@ -88,7 +89,8 @@ def states(checkpoint: Path) -> dict[str, torch.Tensor]:
 KILLED = """
 import json, sys
 from pvzoo.training.recipe import list_recipes, load_recipe
-from pvzoo.training.run import Machine, train
+from pvzoo.training.machine import Machine
+from pvzoo.training.run import train
 train("stage1", sys.argv[1], overrides=json.loads(sys.argv[2]), machine=Machine(accelerator="cpu", progress=False))
 """
 

@@ -28,10 +28,12 @@ from ..evaluation.scores import Comparisons, Counts, count_scores
 from ..model import Model, attribute
 from ..progress import track
 from ..specs import ModelSpec, Source, load_spec
+from ..training.batches import pixels
 from ..training.features import cache_features, embed_features
 from ..training.folder import claimed, write
+from ..training.machine import Machine
 from ..training.recipe import Recipe, load_recipe
-from ..training.run import Machine, branch_specs, fit, pixels, train
+from ..training.run import branch_specs, fit, train
 from ..weights import header_at
 from .study import Arm, Arms, Study, arms
 

@@ -75,7 +75,7 @@ def ablate(
         return
     from ..ablation import report
     from ..ablation.run import run_study
-    from ..training.run import Machine
+    from ..training.machine import Machine
 
     results = run_study(
         loaded,

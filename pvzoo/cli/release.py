@@ -69,7 +69,7 @@ def reproduce(
     """
     from ..evaluation.report import number
     from ..release import reproduce as release
-    from ..training.run import Machine
+    from ..training.machine import Machine
     from .loading import find_device
 
     silence_pillow()

@@ -14,7 +14,7 @@ from .settings import read_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..training.run import Preview
+    from ..training.preview import Preview
 
 
 def train(
@@ -76,7 +76,8 @@ def train(
         },
     )
     from ..training.folder import is_first
-    from ..training.run import Machine, preview
+    from ..training.machine import Machine
+    from ..training.preview import preview
     from ..training.run import train as run
 
     machine = Machine(accelerator, int(devices) if devices.isdecimal() else devices, num_nodes, strategy, jobs=jobs)

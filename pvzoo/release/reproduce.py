@@ -20,8 +20,9 @@ from ..evaluation.models import evaluate_model
 from ..manifest import Metric, Weights
 from ..progress import Track, silent
 from ..tensorfile import replacing
+from ..training.machine import Machine
 from ..training.recipe import load_recipe
-from ..training.run import Machine, train
+from ..training.run import train
 
 FOUND = "reproduced.json"
 

@@ -27,7 +27,7 @@ from .journal import METRICS
 from .recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from .run import Machine
+    from .machine import Machine
 
 LOG = "log.txt"
 FAILED, _ERROR = 2, "error: "  # how a process ends with an error of pvzoo, and begins its message
@@ -176,7 +176,8 @@ def main() -> None:
     """Trains the branch that standard input names."""
     task = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_orphaned, daemon=True).start()
-    from .run import Machine, train_branch
+    from .machine import Machine
+    from .run import train_branch
 
     try:
         train_branch(
