@@ -16,6 +16,7 @@ import pvzoo
 from pvzoo import catalog
 from pvzoo.cli.describe import model_rows
 from pvzoo.diagram import diagram
+from pvzoo.manifest import Metric
 from pvzoo.specs import ModelSpec
 
 from .components import figure
@@ -165,14 +166,12 @@ def _card(tag: str, facts: Mapping[str, Any]) -> str:
 
 def metric(figure: Mapping[str, Any]) -> str:
     """A figure with everything that it means nothing without."""
-    at = f" {figure['at']:g}" if figure.get("at") else ""
-    people = f", {figure['subjects']:,} subjects" if figure.get("subjects") else ""
-    counts = f"{figure['genuine']:,} genuine, {figure['impostor']:,} impostor{people}"
-    return f"{figure['name']}{at} {_interval(figure)} on {figure['dataset']}, {figure['protocol']} ({counts})"
+    return str(Metric.model_validate(figure))
 
 
 def _eer(facts: Mapping[str, Any]) -> str:
-    found = [each for each in facts.get("metrics", ()) if each["name"] == "eer"]
+    """That of all its modalities; of one alone, the model's page has it."""
+    found = [each for each in facts.get("metrics", ()) if each["name"] == "eer" and not each.get("modalities")]
     return "; ".join(f"{_interval(each)} ({each['dataset']}, {each['protocol']})" for each in found)
 
 
