@@ -175,12 +175,12 @@ def test_figures_of_weights_come_from_the_manifest(monkeypatch: pytest.MonkeyPat
     }
     monkeypatch.setattr(zoo, "published", lambda: {"stage2_local_nano.v1": facts})
     monkeypatch.setattr(results, "published", lambda: {"stage2_local_nano.v1": facts})
-    pages = dict(zoo.pages())
-    row = next(line for line in pages["zoo/index.md"].splitlines() if "stage2_local_nano.v1" in line)
+    table, page = zoo.index(["stage2_local_nano"]), zoo.page("stage2_local_nano")
+    (row,) = [line for line in table.splitlines() if "stage2_local_nano.v1" in line]
     assert "1.0&nbsp;MiB | 0.0123 [0.01, 0.02] (SynthPalm 1, open) | Apache-2.0 | SynthPalm 1 |" in row
     said = "eer 0.0123 [0.01, 0.02] on SynthPalm 1, open (1,000 genuine, 20,000 impostor, 40 subjects)"
-    assert said in pages["zoo/stage2_local_nano.md"]
-    assert "eer, palm only 0.0456 [0.01, 0.06] on SynthPalm 1, open" in pages["zoo/stage2_local_nano.md"]
+    assert said in page
+    assert "eer, palm only 0.0456 [0.01, 0.06] on SynthPalm 1, open" in page
     assert said in dict(results.pages())["make/parts/standing.md"]
 
 

@@ -47,13 +47,14 @@ def cost(name: str) -> tuple[int, int]:
 
 def pages() -> Pages:
     names = [name for name in pvzoo.list_models() if "/" not in name]
-    yield "zoo/index.md", _index(names)
+    yield "zoo/index.md", index(names)
     for name in names:
-        yield f"zoo/{name}.md", _model(name)
+        yield f"zoo/{name}.md", page(name)
     yield "make/parts/stage2_spatial.html", figure(diagram(catalog.spec("stage2_spatial"))) + "\n"
 
 
-def _index(names: list[str]) -> str:
+def index(names: list[str]) -> str:
+    """The table of models."""
     weights = published()
     columns = ["model", "parameters", "GMACs", "size", *(["EER", "licence", "trained on"] if weights else [])]
     rows: list[list[str]] = []
@@ -87,7 +88,8 @@ model = pvzoo.create("stage2_spatial_nano", num_classes=600)
 """
 
 
-def _model(name: str) -> str:
+def page(name: str) -> str:
+    """The page of a model."""
     spec = catalog.spec(name)
     parameters, macs = cost(name)
     source = yaml.safe_dump(
