@@ -12,8 +12,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pvzoo
@@ -89,13 +91,21 @@ def written_pages() -> list[Path]:
 
 def furnish(folder: Path) -> None:
     """Puts into a folder what blocks may take for granted: images of two palms, SynthPalm, and the examples."""
-    from pvzoo.synth import generate, release
-
     shutil.copytree(ROOT / "examples", folder / "examples")
-    generate(release("synthpalm-mini"), folder / "palms")
+    shutil.copytree(Path(_synthpalm().name) / "palms", folder / "palms")
     for ours, person in (("a", "anna_1"), ("b", "ben_1")):
         for modality in ("palm", "vein"):
             shutil.copy(ROOT / f"examples/palms/{modality}/{person}.png", folder / f"{ours}_{modality}.png")
+
+
+@cache
+def _synthpalm() -> tempfile.TemporaryDirectory[str]:
+    """SynthPalm as files, drawn once for all pages."""
+    from pvzoo.synth import generate, release
+
+    folder = tempfile.TemporaryDirectory()
+    generate(release("synthpalm-mini"), Path(folder.name) / "palms")
+    return folder
 
 
 def run_blocks(page: Path, folder: Path) -> list[Block]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ LAYERS = [
     ["__main__"],
 ]
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
 HEAVY = ["torch", "torchvision", "timm", "numpy", "cv2", "safetensors", "PIL", "huggingface_hub"]
 # No module of these parts, apart from those listed, imports any of HEAVY.
@@ -63,6 +66,14 @@ LIGHT_MODULES = [
     f"pvzoo.{part}"
     for part in [*LIGHT, "data", "backbones", "alignment", "fusion", "heads", "testing", "scaffold", "cli.app"]
 ]
+
+
+def test_the_layers_are_explained_from_the_top_to_the_bottom() -> None:
+    table = CONTRIBUTING.read_text(encoding="utf-8").partition("## Layers\n")[2].partition("\n## ")[0]
+    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(part for row in rows for part in row) == sorted(set(RANK) - {"__main__"})
+    for above, below in pairwise(rows):
+        assert min(RANK[part] for part in above) > max(RANK[part] for part in below)
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -142,15 +143,15 @@ def install(python: Path, package: Path) -> None:
 @pytest.mark.slow
 def test_a_new_plugin_installs_and_passes_its_tests(fresh: Path, tmp_path: Path) -> None:
     pvzoo_ = (fresh, "-m", "pvzoo")
+    began = time.monotonic()
     run(*pvzoo_, "plugins", "new", "acme", "--fusion", "gated", "--backbone", "tiny", "--alignment", "norm",
         "--head", "cosine", "--out", tmp_path)  # fmt: skip
     package = tmp_path / "pvzoo-acme"
     install(fresh, package)
     run(fresh, "-m", "pytest", "-p", "no:cacheprovider", cwd=package)
+    assert time.monotonic() - began < 60
     run(fresh, "-m", "mypy", "--cache-dir", tmp_path / "mypy", cwd=package)
     assert "acme\tpvzoo-acme 0.1.0\tloaded" in run(*pvzoo_, "plugins", "--check", cwd=tmp_path)
-    checked = run(*pvzoo_, "check", "acme", cwd=tmp_path)
-    assert checked.count(" passed\n") == 5 and "failed" not in checked and "not run" not in checked
     code = """
 import pvzoo, torch
 model = pvzoo.create("stage2_spatial_nano", **{"fusion.local": "acme/gated", "head": "acme/cosine"})

@@ -24,9 +24,11 @@ from pages import DOCS, ROOT, blocks, furnish, run_blocks
 
 import pvzoo
 from pvzoo import hookspecs
+from pvzoo.plugins import host
 
 pytest.importorskip("zensical", reason="needs Zensical: pip install 'pvzoo[docs]'")
 pytestmark = pytest.mark.slow
+KINDS = ("backbone", "alignment", "fusion", "head", "dataset", "weight_source")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def test_it_builds_strictly_and_in_a_minute(site: Site) -> None:
 def test_there_is_a_page_for_every_model_kind_and_module(site: Site) -> None:
     pages = set(site.pages())
     assert {f"zoo/{name}/" for name in pvzoo.list_models() if "/" not in name} <= pages
-    assert {f"components/{kind}s/" for kind in ("backbone", "alignment", "fusion", "head", "dataset")} <= pages
+    assert {f"components/{kind}s/" for kind in KINDS} <= pages
     assert {"", "start/", "original/", "results/", "cli/", "hooks/", "api/pvzoo/", "zh/", "zh/start/"} <= pages
 
 
@@ -100,6 +102,7 @@ def test_every_page_that_is_written_is_in_the_menu() -> None:
     written = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     made = {name for name in written if name.split("/")[0] in ("zoo", "components", "api", "make")}
     assert written - made - {"cli.md", "hooks.md"} <= set(listed)
+    assert {"cli.md", "hooks.md", "components/index.md", *(f"components/{kind}s.md" for kind in KINDS)} <= set(listed)
 
 
 def test_mkdocs_understands_the_configuration_too() -> None:
@@ -160,6 +163,7 @@ def test_figures_of_weights_come_from_the_manifest(monkeypatch: pytest.MonkeyPat
     from docs.make import results, zoo
 
     metric = {"name": "eer", "value": 0.0123, "low": 0.01, "high": 0.02, "dataset": "SynthPalm 1", "protocol": "open"}
+    metric |= {"genuine": 1000, "impostor": 20000, "subjects": 40}
     facts = {
         "files": {"config.json": {"size": 2**20}},
         "data": [{"name": "SynthPalm 1", "origin": "synthetic"}],
@@ -167,28 +171,39 @@ def test_figures_of_weights_come_from_the_manifest(monkeypatch: pytest.MonkeyPat
         "intended_use": "Research.",
         "repo": "acme/palm",
         "revision": "v1",
-        "metrics": [{**metric, "genuine": 1000, "impostor": 20000, "subjects": 40}],
+        "metrics": [metric, {**metric, "value": 0.0456, "high": 0.06, "modalities": ["palm"]}],
     }
     monkeypatch.setattr(zoo, "published", lambda: {"stage2_local_nano.v1": facts})
     monkeypatch.setattr(results, "published", lambda: {"stage2_local_nano.v1": facts})
-    pages = dict(zoo.pages())
-    row = next(line for line in pages["zoo/index.md"].splitlines() if "stage2_local_nano.v1" in line)
+    table, page = zoo.index(["stage2_local_nano"]), zoo.page("stage2_local_nano")
+    (row,) = [line for line in table.splitlines() if "stage2_local_nano.v1" in line]
     assert "1.0&nbsp;MiB | 0.0123 [0.01, 0.02] (SynthPalm 1, open) | Apache-2.0 | SynthPalm 1 |" in row
     said = "eer 0.0123 [0.01, 0.02] on SynthPalm 1, open (1,000 genuine, 20,000 impostor, 40 subjects)"
-    assert said in pages["zoo/stage2_local_nano.md"]
+    assert said in page
+    assert "eer, palm only 0.0456 [0.01, 0.06] on SynthPalm 1, open" in page
     assert said in dict(results.pages())["make/parts/standing.md"]
 
 
 def test_every_component_has_every_parameter_on_its_page(site: Site) -> None:
-    from pvzoo.plugins import host
-
-    for kind in ("backbone", "alignment", "fusion", "head", "dataset"):
+    for kind in KINDS:
         text = (site.docs / f"components/{kind}s.md").read_text(encoding="utf-8")
         for entry in host().builtins(kind):
             section = text.partition(f"## {entry.name}\n")[2].partition("\n## ")[0]
             assert entry.summary in section
-            for field in entry.params.model_fields:  # type: ignore[attr-defined]
-                assert f"| `{field}` |" in section, (entry.name, field)
+            for field, about in entry.params.model_fields.items():  # type: ignore[attr-defined]
+                assert about.description, f"{kind} {entry.name}: what does {field} mean?"
+                row = rf"^\| `{field}` \| [a-z0-9 ]+ \| .* \| .+ \| {re.escape(about.description)} \|$"
+                assert re.search(row, section, re.MULTILINE), (entry.name, field)
+
+
+def test_what_a_network_is_made_of_has_formula_and_picture_on_its_page(site: Site) -> None:
+    for kind in ("backbone", "alignment", "fusion", "head"):
+        text = (site.docs / f"components/{kind}s.md").read_text(encoding="utf-8")
+        for entry in host().builtins(kind):
+            section = text.partition(f"## {entry.name}\n")[2].partition("\n## ")[0]
+            assert '<svg xmlns="http://www.w3.org/2000/svg" class="pvzoo-diagram"' in section, entry.name
+            formula = re.search(r"\w = |cos\(", section.partition('<div class="diagram"')[0])
+            assert formula or kind == "backbone" or entry.name == "none", f"{entry.name}: its docstring has no formula"
 
 
 def test_every_hook_has_its_exact_signature_on_the_page_of_hooks(site: Site) -> None:

@@ -722,6 +722,14 @@ def test_built_in_datasets(name: str) -> None:
     check_dataset(name, params=params, tree=write)
 
 
+@pytest.mark.parametrize("name", builtins("weight_source"))
+def test_built_in_weight_sources(name: str) -> None:
+    """But for what they provide, which is on the Hub; ``tests/test_hub.py`` loads it from one of its own."""
+    found = candidate("weight_source", name, params={"offline": True})
+    outcomes = {check: found.result(check).outcome for check in found.checks if check != "provides_load"}
+    assert outcomes == dict.fromkeys(outcomes, "passed")
+
+
 def test_a_weight_source_passes_by_its_function() -> None:
     with registered("weight_source"):
         check_weight_source("acme/it")

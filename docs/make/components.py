@@ -28,6 +28,7 @@ MISSING = {
     "ignore": "the others are combined",
     "refuse": "an error: it needs all modalities",
 }
+NEEDED = {"timm": {"arch": "resnet18"}}  # what a picture gives a component that has no defaults
 KEYS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -119,17 +120,17 @@ def describe(field: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[str, 
 
 
 def _picture(entry: Component) -> str:
-    """A small model around a component; none around one that cannot stand there by its bare name."""
+    """A small model around a component; none around one that is no part of a network."""
     accepts = getattr(entry, "accepts", {"vector"})
     features = "map" if "map" in accepts or entry.kind == "backbone" else "vector"
-    branch = {"backbone": "convnext_atto", "features": features}
+    branch: dict[str, Any] = {"backbone": "convnext_atto", "features": features}
     spec: dict[str, Any] = {"name": f"a model with {entry.name}", "branches": {"local": branch}}
     if entry.kind in ("alignment", "fusion"):
         branch["alignment"] = entry.name if entry.kind == "alignment" else {"map": "conv1x1"}.get(features, "linear")
         spec["fusion"] = {"local": entry.name if entry.kind == "fusion" else "sum"}
-    elif entry.kind == "backbone" and not entry.params.model_json_schema().get("required"):
+    elif entry.kind == "backbone":
         spec["modalities"] = ["palm"]
-        branch["backbone"] = entry.name
+        branch["backbone"] = {"name": entry.name, "params": NEEDED.get(entry.name, {})}
     elif entry.kind == "head":
         spec |= {
             "modalities": ["palm"],

@@ -38,7 +38,7 @@ def prose(docstring: str | None) -> str:
     text = cleandoc(docstring or "")
     text = re.split(r"\n\n?(?:Args|Returns|Raises|Attributes|Example|Yields):\n", text)[0]
     text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text).replace("``", "`")
-    text = re.sub(r"(?<![<(])(https?://[^\s,;)]*[^\s,;.)])", r"<\1>", text)
+    text = re.sub(r"(?<![<(])(https?://[^\s,;)]*[^\s,;:.)])", r"<\1>", text)
     return text.strip()
 
 

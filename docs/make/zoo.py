@@ -16,6 +16,7 @@ import pvzoo
 from pvzoo import catalog
 from pvzoo.cli.describe import model_rows
 from pvzoo.diagram import diagram
+from pvzoo.manifest import Metric
 from pvzoo.specs import ModelSpec
 
 from .components import figure
@@ -46,13 +47,14 @@ def cost(name: str) -> tuple[int, int]:
 
 def pages() -> Pages:
     names = [name for name in pvzoo.list_models() if "/" not in name]
-    yield "zoo/index.md", _index(names)
+    yield "zoo/index.md", index(names)
     for name in names:
-        yield f"zoo/{name}.md", _model(name)
+        yield f"zoo/{name}.md", page(name)
     yield "make/parts/stage2_spatial.html", figure(diagram(catalog.spec("stage2_spatial"))) + "\n"
 
 
-def _index(names: list[str]) -> str:
+def index(names: list[str]) -> str:
+    """The table of models."""
     weights = published()
     columns = ["model", "parameters", "GMACs", "size", *(["EER", "licence", "trained on"] if weights else [])]
     rows: list[list[str]] = []
@@ -86,7 +88,8 @@ model = pvzoo.create("stage2_spatial_nano", num_classes=600)
 """
 
 
-def _model(name: str) -> str:
+def page(name: str) -> str:
+    """The page of a model."""
     spec = catalog.spec(name)
     parameters, macs = cost(name)
     source = yaml.safe_dump(
@@ -165,14 +168,12 @@ def _card(tag: str, facts: Mapping[str, Any]) -> str:
 
 def metric(figure: Mapping[str, Any]) -> str:
     """A figure with everything that it means nothing without."""
-    at = f" {figure['at']:g}" if figure.get("at") else ""
-    people = f", {figure['subjects']:,} subjects" if figure.get("subjects") else ""
-    counts = f"{figure['genuine']:,} genuine, {figure['impostor']:,} impostor{people}"
-    return f"{figure['name']}{at} {_interval(figure)} on {figure['dataset']}, {figure['protocol']} ({counts})"
+    return str(Metric.model_validate(figure))
 
 
 def _eer(facts: Mapping[str, Any]) -> str:
-    found = [each for each in facts.get("metrics", ()) if each["name"] == "eer"]
+    """That of all its modalities; of one alone, the model's page has it."""
+    found = [each for each in facts.get("metrics", ()) if each["name"] == "eer" and not each.get("modalities")]
     return "; ".join(f"{_interval(each)} ({each['dataset']}, {each['protocol']})" for each in found)
 
 

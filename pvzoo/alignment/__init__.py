@@ -23,7 +23,7 @@ class LinearParams(Params):
     """Linear projection of vectors."""
 
     dim: int = Field(256, ge=1, description="width of the common space")
-    bias: bool = True
+    bias: bool = Field(True, description="add a learned offset to each channel")
     batch_norm: bool = Field(False, description="BatchNorm after the projection")
 
 

@@ -10,7 +10,7 @@ from . import Conv1x1Params, LinearParams, ResampleParams
 
 
 class LinearAlignment(nn.Sequential):
-    """(N, D) to (N, dim): linear, then BatchNorm if asked for."""
+    """(N, D) to (N, dim): y = W x + b, then BatchNorm if asked for."""
 
     def __init__(self, params: LinearParams, *, shape: Shape) -> None:
         layers: list[nn.Module] = [nn.Linear(shape.dim, params.dim, bias=params.bias)]
@@ -20,7 +20,7 @@ class LinearAlignment(nn.Sequential):
 
 
 class IdentityAlignment(nn.Module):
-    """Features as they are, maps resampled if ``grid`` is set."""
+    """y = x; maps are resampled if ``grid`` is set."""
 
     def __init__(self, params: ResampleParams, *, shape: Shape) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class IdentityAlignment(nn.Module):
 
 
 class Conv1x1Alignment(IdentityAlignment):
-    """(N, D, h, w) to (N, dim, h, w): 1x1 convolution without bias, then BatchNorm; resampled if ``grid`` is set."""
+    """(N, D, h, w) to (N, dim, h, w): y = BatchNorm(W x) at each position; resampled if ``grid`` is set."""
 
     def __init__(self, params: Conv1x1Params, *, shape: Shape) -> None:
         super().__init__(params, shape=shape)

@@ -76,7 +76,7 @@ class AttentionalFusion(nn.Module):
 
 
 class IterativeAttentionalFusion(AttentionalFusion):
-    """iAFF: the sum that AFF attends to is itself an attended sum, by a second MS-CAM."""
+    """iAFF: Z = M(S) * X + (1 - M(S)) * Y, where S is itself an attended sum of X and Y, by a second MS-CAM."""
 
     def __init__(self, params: AffParams, *, modalities: Sequence[str], shape: Shape) -> None:
         super().__init__(params, modalities=modalities, shape=shape)

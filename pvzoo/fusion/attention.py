@@ -16,9 +16,10 @@ from .base import Features, Fused, joined, pointwise, present, weigh
 class ChannelAttentionFusion(nn.Module):
     """One weight per channel and modality.
 
-    A bottleneck sees all modalities, maps averaged over positions, and scores each channel of each; the softmax over
-    the modalities gives weights (N, D). Squeeze-and-excitation (Hu et al., CVPR 2018) over modalities instead of
-    channels alone. A missing modality is seen as zeros and gets weight 0.
+    z = w1 * x1 + w2 * x2 with w = softmax(W ReLU(V [x1, x2])): a bottleneck sees all modalities, maps averaged over
+    positions, and scores each channel of each; the softmax over the modalities gives weights (N, D).
+    Squeeze-and-excitation (Hu et al., CVPR 2018, https://arxiv.org/abs/1709.01507) over modalities instead of channels
+    alone. A missing modality is seen as zeros and gets weight 0.
     """
 
     def __init__(self, params: ChannelAttentionParams, *, modalities: Sequence[str], shape: Shape) -> None:
@@ -42,9 +43,11 @@ class ChannelAttentionFusion(nn.Module):
 class SpatialAttentionFusion(nn.Module):
     """One weight per position and modality, for maps.
 
-    A bottleneck of 1x1 convolution, BatchNorm and ReLU sees all modalities, and a small convolution scores each
-    position of each; the softmax over the modalities gives weights (N, 1, h, w). A missing modality is seen as zeros
-    and gets weight 0.
+    z = w1 * x1 + w2 * x2 with w = softmax(conv(ReLU(BatchNorm(V [x1, x2])))): a bottleneck of 1x1 convolution,
+    BatchNorm and ReLU sees all modalities, and a small convolution scores each position of each; the softmax over the
+    modalities gives weights (N, 1, h, w). A convolution weighs positions in CBAM too (Woo et al., ECCV 2018,
+    https://arxiv.org/abs/1807.06521); here the modalities compete for each. A missing modality is seen as zeros and
+    gets weight 0.
     """
 
     def __init__(self, params: SpatialAttentionParams, *, modalities: Sequence[str], shape: Shape) -> None:

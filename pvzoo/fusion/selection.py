@@ -18,9 +18,9 @@ class ChannelSelectionFusion(nn.Module):
 
     After the idea of Li et al., "BPFNet: A Unified Framework for Bimodal Palmprint Alignment and Fusion", 2021,
     https://arxiv.org/abs/2110.01179: channels that look alike in both modalities should meet, whatever their index.
-    Similarity is the cosine between two channels over all positions, so maps are needed. It has no parameters;
-    the choice is not differentiated, the chosen channels are. A missing modality is left out; one modality alone
-    passes unchanged.
+    z = (x1 + x2[best for x1] + x2 + x1[best for x2]) / 2. Similarity is the cosine between two channels over all
+    positions, so maps are needed. It has no parameters; the choice is not differentiated, the chosen channels are. A
+    missing modality is left out; one modality alone passes unchanged.
     """
 
     def __init__(self, params: NoParams, *, modalities: Sequence[str], shape: Shape) -> None:

@@ -14,7 +14,7 @@ from .base import Features, Fused, pointwise, present, require_all
 
 
 class ConcatFusion(nn.Module):
-    """Concatenation along the channels, projected to ``dim`` if that is set. Refuses a missing modality."""
+    """z = [x1, x2] along the channels, W [x1, x2] + b if ``dim`` is set. Refuses a missing modality."""
 
     def __init__(self, params: ConcatParams, *, modalities: Sequence[str], shape: Shape) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class ConcatFusion(nn.Module):
 
 
 class SumFusion(nn.Module):
-    """Sum of the modalities that are present."""
+    """z = x1 + x2, over the modalities that are present."""
 
     def __init__(self, params: NoParams, *, modalities: Sequence[str], shape: Shape) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class SumFusion(nn.Module):
 
 
 class MaxFusion(nn.Module):
-    """Element-wise maximum of the modalities that are present."""
+    """z = max(x1, x2) element by element, over the modalities that are present."""
 
     def __init__(self, params: NoParams, *, modalities: Sequence[str], shape: Shape) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class MaxFusion(nn.Module):
 
 
 class LowRankBilinearFusion(nn.Module):
-    """P (tanh(U1 x1) * tanh(U2 x2) * ...): all pairwise products at a low rank. Refuses a missing modality.
+    """z = P (tanh(U1 x1) * tanh(U2 x2)): all pairwise products at a low rank. Refuses a missing modality.
 
     Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", ICLR 2017, https://arxiv.org/abs/1610.04325.
     """

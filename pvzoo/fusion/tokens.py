@@ -18,9 +18,9 @@ class CrossAttentionFusion(nn.Module):
 
     Vaswani et al., "Attention Is All You Need", 2017, https://arxiv.org/abs/1706.03762. A vector is one token, a map
     one token a cell, each with a learned embedding of its modality and position. One pre-norm attention block with a
-    residual, then the mean over the modalities. The weights are the attention that each modality received, averaged
-    over heads and the modalities that asked: (N, 1, h, w) for maps; for vectors (N, D), each head's share on the
-    channels of that head. A missing modality sends no tokens and gets weight 0.
+    residual, z = t + W softmax(q k / sqrt(d)) v, then the mean over the modalities. The weights are the attention
+    that each modality received, averaged over heads and the modalities that asked: (N, 1, h, w) for maps; for vectors
+    (N, D), each head's share on the channels of that head. A missing modality sends no tokens and gets weight 0.
     """
 
     def __init__(self, params: CrossAttentionParams, *, modalities: Sequence[str], shape: Shape) -> None:

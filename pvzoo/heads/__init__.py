@@ -25,7 +25,7 @@ from ..registry import Params
 class LinearHeadParams(Params):
     """Linear classifier."""
 
-    bias: bool = True
+    bias: bool = Field(True, description="add a learned offset to each logit")
 
 
 class CentersParams(Params):

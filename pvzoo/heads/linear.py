@@ -9,7 +9,7 @@ from . import LinearHeadParams
 
 
 class LinearHead(nn.Linear):
-    """(N, D) to (N, num_classes); labels change nothing."""
+    """(N, D) to (N, num_classes): logits = W x + b; labels change nothing."""
 
     def __init__(self, params: LinearHeadParams, *, dim: int, num_classes: int) -> None:
         super().__init__(dim, num_classes, bias=params.bias)

@@ -166,9 +166,9 @@ class ArcFace(MarginHead):
 
 
 class SubcenterArcFace(ArcFace):
-    """ArcFace over K centres a class, the nearest of which counts.
+    """ArcFace over K centres a class, the nearest of which counts: cos(theta) = max over k of cos(theta_k).
 
-    Deng et al., "Sub-center ArcFace", ECCV 2020.
+    Deng et al., "Sub-center ArcFace", ECCV 2020, https://doi.org/10.1007/978-3-030-58621-8_43.
     """
 
     def __init__(self, params: SubcenterArcFaceParams, *, dim: int, num_classes: int) -> None:

@@ -94,7 +94,8 @@ def explained(error: ValidationError, params: type[Params]) -> str:
 
 def _plugin_of(entry: Component) -> Plugin:
     if entry.origin.vendor == BUILTIN:
-        module = next((m for m in BUILTIN_MODULES if str(entry.build).startswith(f"{m}.")), "")
+        # The Hub's weight source stands in a layer above, and is registered beside the manifest.
+        module = next((m for m in BUILTIN_MODULES if str(entry.build).startswith(f"{m}.")), "pvzoo.zoo")
         return Plugin(BUILTIN, module=module)
     return next(plugin for plugin in host().plugins if plugin.vendor == entry.origin.vendor)
 
