@@ -12,7 +12,7 @@ from .markdown import Pages, code, rich, table
 
 
 def pages() -> Pages:
-    root = typer.main.get_command(app)
+    root: Any = typer.main.get_command(app)
     parts = [_command(command, f"pvzoo {name}", 2) for name, command in sorted(root.commands.items())]
     intro = (
         "Made from the program's own help. Errors go to standard error, and the exit status is 2 then; 1 means that a"

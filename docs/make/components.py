@@ -103,8 +103,9 @@ def describe(field: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[str, 
     if "allOf" in field:
         return describe(field["allOf"][0], schema)
     if "anyOf" in field:
-        kinds, limits = zip(*(describe(option, schema) for option in field["anyOf"]), strict=True)
-        return " or ".join(dict.fromkeys(kinds)), ", ".join(dict.fromkeys(filter(None, limits)))
+        options = [describe(option, schema) for option in field["anyOf"]]
+        kinds, ranges = (dict.fromkeys(filter(None, column)) for column in zip(*options, strict=True))
+        return " or ".join(kinds), ", ".join(ranges)
     if "enum" in field or "const" in field:
         return "text", ", ".join(code(value) for value in field.get("enum", [field.get("const")]))
     limits = " and ".join(f"{sign} {field[key]:.4g}" for key, sign in KEYS.items() if key in field)

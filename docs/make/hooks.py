@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import FunctionType
 
 from pvzoo import hookspecs
 from pvzoo.registry import ENTRY_TYPES, Entry
@@ -35,9 +36,8 @@ def _hook(kind: str, entry_type: type[Entry]) -> str:
     )
 
 
-def signature(hook: object) -> str:
+def signature(hook: FunctionType) -> str:
     """``register_heads(register: Register) -> None``, as it stands in the code."""
-    assert callable(hook)
     return f"{hook.__name__}{inspect.signature(hook)}".replace("'", "")
 
 
