@@ -126,16 +126,18 @@ def _data(data: DataSet) -> str:
 def _results(facts: Facts) -> str:
     if not facts.metrics:
         return "Not measured."
-    lines = ["| figure | value | 95 % interval by subject | on | comparisons |", "| --- | --- | --- | --- | --- |"]
-    floor = [(metric, f" ({matcher})") for matcher, metrics in facts.floor.items() for metric in metrics]
-    for metric, of in [*((metric, "") for metric in facts.metrics), *floor]:
-        spread = "none" if metric.low is None or metric.high is None else f"{metric.low:.4g} to {metric.high:.4g}"
-        on = f"{metric.dataset}, {metric.protocol}"
-        lines.append(f"| {metric.title}{of} | {metric.value:.4g} | {spread} | {on} | {metric.counts} |")
-    about = (
-        "\n\nWhere a matcher is named, it needs no training and scored the same comparisons: a model should do better."
-    )
-    return "\n".join(lines) + (about if floor else "")
+    parts = []
+    for where, figures in facts.results().items():
+        lines = [f"On {where}:\n", "| figure | value | 95 % interval by subject |", "| --- | --- | --- |"]
+        for matcher, metric in figures:
+            of = f" ({matcher})" if matcher else ""
+            lines.append(f"| {metric.title}{of} | {metric.value:.4g} | {metric.spread or 'none'} |")
+        parts.append("\n".join(lines))
+    if facts.floor:
+        parts.append(
+            "Where a matcher is named, it needs no training and scored the same comparisons: a model should do better."
+        )
+    return "\n\n".join(parts)
 
 
 def _branch(spec: ModelSpec, name: str) -> str:

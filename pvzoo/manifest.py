@@ -111,9 +111,16 @@ class Metric(_Fact):
         people = "" if self.subjects is None else f", {self.subjects:,} subjects"
         return f"{self.genuine:,} genuine, {self.impostor:,} impostor{people}"
 
+    @property
+    def spread(self) -> str:
+        return "" if self.low is None else f"{self.low:.4g} to {self.high:.4g}"
+
+    @property
+    def where(self) -> str:
+        return f"{self.dataset}, {self.protocol} ({self.counts})"
+
     def __str__(self) -> str:
-        spread = "" if self.low is None else f" [{self.low:.4g}, {self.high:.4g}]"
-        return f"{self.title} {self.value:.4g}{spread} on {self.dataset}, {self.protocol} ({self.counts})"
+        return f"{self.title} {self.value:.4g}{f' [{self.spread}]' if self.spread else ''} on {self.where}"
 
 
 class Recipe(_Fact):
@@ -153,6 +160,14 @@ class Facts(_Fact):
     metrics: tuple[Metric, ...] = ()
     floor: dict[Text, tuple[Metric, ...]] = {}
     recipe: Recipe | None = None
+
+    def results(self) -> dict[str, list[tuple[str, Metric]]]:
+        """By where they were measured, all figures: each with its matcher in the floor, or with none for the model."""
+        found: dict[str, list[tuple[str, Metric]]] = {}
+        for matcher, metrics in {"": self.metrics, **self.floor}.items():
+            for metric in metrics:
+                found.setdefault(metric.where, []).append((matcher, metric))
+        return found
 
 
 class Weights(Facts):

@@ -45,7 +45,8 @@ FACTS = Facts.model_validate(
         ],
     }
 )
-METRIC = "eer 0.0625 [0.05, 0.08] on SynthPalm 1, open_subject, test (400 genuine, 9,000 impostor, 40 subjects)"
+WHERE = "SynthPalm 1, open_subject, test (400 genuine, 9,000 impostor, 40 subjects)"
+METRIC = f"eer 0.0625 [0.05 to 0.08] on {WHERE}"
 CUT = Threshold(value=0.4, rule="eer", fmr=0.06, fnmr=0.06, genuine=400, impostor=9000)
 
 
@@ -458,7 +459,7 @@ def test_lists_show_what_weights_are(palmlab: Path, call: Callable[..., Any]) ->
     listed = json.loads(call("list", "--pretrained", "--json").out)
     assert listed[0]["weights"]["metrics"][0]["subjects"] == 40
     shown = call("show", "palmlab/palm.a").out
-    assert f"measured\t{METRIC}\n" in shown
+    assert f"measured on\t{WHERE}\n\teer 0.0625 [0.05 to 0.08]\n" in shown
     assert "licence\tMIT\n" in shown
     assert "repository\tpalmlab/palm-a at v1\n" in shown
     assert "palmlab/palm.b (weights)" not in shown

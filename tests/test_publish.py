@@ -108,8 +108,9 @@ def test_a_card_says_what_its_reader_needs(hub: HubServer, clock: Clock, folder:
         f'pvzoo.create("hf-hub:{REPO}@v1")',
         "## Intended use\n\nResearch on palm verification.",
         "* SynthPalm 1 (https://palms.example), synthetic: no data of persons. Licence of the data: CC0-1.0",
-        "| tar_at_fmr 0.001 | 0.875 | 0.81 to 0.92 | SynthPalm 1, open_subject, test | "
-        "4,000 genuine, 90,000 impostor, 40 subjects |",
+        "On SynthPalm 1, open_subject, test (4,000 genuine, 90,000 impostor, 40 subjects):\n\n"
+        "| figure | value | 95 % interval by subject |\n| --- | --- | --- |\n"
+        "| tar_at_fmr 0.001 | 0.875 | 0.81 to 0.92 |\n",
         "* FMR 0.001: 0.42, with FMR 0.0009 in 90,000 impostor comparisons on SynthPalm 1, dev",
         "## Limits\n\nReal palms were never tried.",
         "## Spoofing and misuse",

@@ -61,11 +61,12 @@ def weights_rows(weights: Weights) -> Iterator[tuple[str, str]]:
         yield "trained on", f"{data.name} ({'synthetic' if data.origin == 'synthetic' else data.consent})"
     if weights.recipe:
         yield "recipe", weights.recipe.name
-    for metric in weights.metrics:
-        yield "measured", str(metric)
-    for matcher, metrics in weights.floor.items():
-        for metric in metrics:
-            yield f"floor: {matcher}", str(metric)
+    for where, figures in weights.results().items():
+        yield "measured on", where
+        for matcher, metric in figures:
+            about = f", by {matcher} without training" if matcher else ""
+            spread = f" [{metric.spread}]" if metric.spread else ""
+            yield "", f"{metric.title} {metric.value:.4g}{spread}{about}"
     for threshold in weights.thresholds:
         yield "threshold", str(threshold)
     yield "intended use", weights.intended_use
