@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from typing import Any
 
 import torch
@@ -10,6 +12,9 @@ from torch import Tensor, nn
 import pvzoo
 from pvzoo.model import Model
 from pvzoo.plugins import Host
+
+# Weights that pvzoo's own manifest lists; those of plugins come before them or behind, by name.
+OWN = sorted(json.loads((files("pvzoo.zoo") / "weights.json").read_text())["weights"])
 
 TINY: dict[str, Any] = {
     "preprocessing": {"size": 64},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small import OWN
 
 import pvzoo
 from pvzoo import catalog
@@ -78,7 +79,7 @@ def test_every_model_has_a_checked_spec_and_a_summary(name: str) -> None:
         ({"pattern": "STAGE2_*"}, []),
         ({"pattern": "nothing*"}, []),
         ({"pattern": []}, sorted([*STAGE1, *STAGE2, *NANO])),
-        ({"pretrained": True}, []),
+        ({"pretrained": True}, OWN),
     ],
 )
 def test_models_are_chosen_by_wildcards_and_kind(arguments: dict[str, Any], names: list[str]) -> None:
@@ -184,11 +185,11 @@ def test_faults_in_a_plugin_s_spec_file_have_their_line(palmlab: Host) -> None:
 
 @pytest.mark.usefixtures("palmlab")
 def test_pretrained_names_are_those_that_weight_sources_provide_for_known_models() -> None:
-    assert pvzoo.list_models(pretrained=True) == ["palmlab/m2.v1", "stage2_spatial.palmlab"]
-    assert pvzoo.list_models("stage2_*", pretrained=True) == ["stage2_spatial.palmlab"]
-    assert pvzoo.list_models("*.v1", pretrained=True) == ["palmlab/m2.v1"]
-    assert pvzoo.list_models(pretrained=True, exclude="palmlab/m2") == ["stage2_spatial.palmlab"]
-    assert pvzoo.list_models(pretrained=True, kind="unimodal") == ["palmlab/m2.v1"]
+    assert pvzoo.list_models(pretrained=True) == sorted(["palmlab/m2.v1", "stage2_spatial.palmlab", *OWN])
+    assert pvzoo.list_models("stage2_s*", pretrained=True) == ["stage2_spatial.palmlab"]
+    assert pvzoo.list_models("*.v1", pretrained=True) == ["palmlab/m2.v1", *OWN]
+    assert pvzoo.list_models(pretrained=True, exclude="palmlab/m2") == sorted(["stage2_spatial.palmlab", *OWN])
+    assert pvzoo.list_models("palmlab/*", pretrained=True, kind="unimodal") == ["palmlab/m2.v1"]
 
 
 def test_an_unreadable_spec_of_a_plugin_disturbs_no_list(site: Any) -> None:

@@ -133,12 +133,12 @@ def test_what_cannot_be_shown_is_refused(call: Callable[..., Any], folder: Path,
     bare.set_thresholds([])
     bare.save(tmp_path / "bare")
     (tmp_path / "file").touch()
-    how = "'pip install pvzoo-weights' brings those of the zoo, for machines without a network as well"
+    listed = ", ".join(pvzoo.list_models(pretrained=True))
     for arguments, message in (
         (
             ["--model", "stage2_concat_nano"],
             "there are no pretrained weights for stage2_concat_nano, and a demo of random ones would show nothing: "
-            f"{how}; or name a model that you trained, as in --model runs/first/model",
+            f"there are {listed}; or name a model that you trained, as in --model runs/first/model",
         ),
         (["--model", "stage2_spatail"], "no model named 'stage2_spatail'; did you mean 'stage2_spatial'?"),
         (["--model", fresh], f"{fresh} is untrained, and a demo of random weights would show nothing: train it first"),

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from small import PALM, acme
+from pages import ROOT
+from small import OWN, PALM, acme
 from torch import nn
 
 import pvzoo
 from pvzoo import catalog
 from pvzoo.errors import IntegrityError, PluginError, PvzooError, WeightsError
-from pvzoo.hub import packages, sources, verify
+from pvzoo.hub import packages, verify
 from pvzoo.manifest import CONFIG, INDEX, WEIGHTS, Facts, Manifest, Weights, read_manifest
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
 from pvzoo.testing import check_weight_source
 from pvzoo.threshold import Threshold
 from pvzoo.weights import files_in
-from pvzoo.zoo import Access
 
 NAME = "acme/palm"
 FACTS = Facts.model_validate(
@@ -157,13 +157,17 @@ def test_a_package_registers_a_manifest_or_names(entry: Weights) -> None:
         assert message in str(caught.value)
 
 
-def test_the_zoo_s_own_manifest() -> None:
-    """Whatever it lists is a model of the zoo, and what is on this machine is as it says."""
+def test_the_zoo_s_own_manifest_is_that_of_the_package_in_this_repository() -> None:
+    """Each entry is a model of the zoo, and its files are as it says: digests, parameters, GMACs, thresholds."""
+    package = ROOT / "plugins/pvzoo-weights/pvzoo_weights"
     with using(Host(plugins=[])):
         (own,) = catalog.weight_sources()
+        assert own.pinned == read_manifest(package / "weights.json").weights
+        assert own.pinned
         for name, weights in own.pinned.items():
             assert catalog.find_model(name).name == name.partition(".")[0]
-            found = sources.find(*catalog.split_tag(name), Access(offline=True))
+            found = packages.Packaged(package).find(*catalog.split_tag(name))
+            assert found is not None
             assert verify.faults(name, weights, found, Model) == []
 
 
@@ -375,7 +379,7 @@ def same(model: Model, folder: Path) -> bool:
 def test_a_package_holds_what_models_share_once(palmlab: Path, tmp_path: Path) -> None:
     assert same(pvzoo.create("palmlab/palm", pretrained=True), tmp_path / "a")
     assert same(pvzoo.create("palmlab/palm", pretrained="b", offline=True), tmp_path / "b")
-    assert pvzoo.list_models(pretrained=True) == ["palmlab/palm.a", "palmlab/palm.b"]
+    assert pvzoo.list_models(pretrained=True) == ["palmlab/palm.a", "palmlab/palm.b", *OWN]
     assert len(list((palmlab / "files").iterdir())) == 2 * 3 + 1, (
         "config, index and rest of each, and the branch of both"
     )
@@ -453,7 +457,7 @@ def test_the_zoo_s_pin_counts_for_a_package_too(palmlab: Path, entry: Weights) -
 def test_lists_show_what_weights_are(palmlab: Path, call: Callable[..., Any]) -> None:
     sizes = "0.2 M parameters, 0.00479 GMACs, 849.2 kB"
     summary = f"MIT, {sizes}, trained on SynthPalm 1; {METRIC}"
-    first, second = call("list", "--pretrained").out.splitlines()
+    first, second, *_ = call("list", "--pretrained").out.splitlines()
     assert first == f"palmlab/palm.a\t{summary}"
     assert second.startswith("palmlab/palm.b\tMIT, ")
     listed = json.loads(call("list", "--pretrained", "--json").out)

@@ -17,6 +17,7 @@ import torch
 import yaml
 from conftest import Site
 from safetensors.torch import load_file
+from small import OWN
 
 import pvzoo
 from pvzoo.card import SYNTHETIC
@@ -196,7 +197,8 @@ sys.argv = ["pvzoo", "verify", "--all"]
 pvzoo.cli.main()
 """
     done = python("-c", code, path=installed, PVZOO_CACHE=str(tmp_path / "notes"), **OFFLINE)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(" (")[0] for line in done.stderr.splitlines()] == [f"{n}: not on this machine" for n in OWN]
     index = made.entry("acme/both.v1")["files"][INDEX]["sha256"]
     first, *lines = done.stdout.splitlines()
     assert first == f"{installed.path}/pvzoo_acme_weights/files/{index} torch.float32 True False"

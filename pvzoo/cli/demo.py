@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import HubError, PvzooError, WeightsError
+from ..errors import PvzooError, WeightsError
 from ..progress import track
 from .matching import DEFAULT_FMR, DeviceOption, ModelOption
 from .output import console, note, table
 
 if TYPE_CHECKING:
     from ..model import Model
-
-_HOW = "'pip install pvzoo-weights' brings those of the zoo, for machines without a network as well"
 
 
 def demo(
@@ -74,19 +72,18 @@ def _open(name: str, device: str) -> Model:
     """A model with trained weights."""
     from .. import catalog
     from ..factory import SPEC_SUFFIXES
-    from .loading import open_model
+    from .loading import HOW, open_model
 
     path = Path(name).expanduser()
     of_zoo = (
         not path.exists() and path.suffix not in (*SPEC_SUFFIXES, ".safetensors") and not name.startswith("hf-hub:")
     )
     if of_zoo and not (name and catalog.list_models(catalog.find_model(name).name, pretrained=True)):
-        message = f"there are no pretrained weights for {name}, and a demo of random ones would show nothing: {_HOW}"
-        raise WeightsError(f"{message}; or name a model that you trained, as in --model runs/first/model")
-    try:
-        net = open_model(name, device, 0)
-    except HubError as error:
-        raise HubError(f"{error}; {_HOW}") from error
+        message = f"there are no pretrained weights for {name}, and a demo of random ones would show nothing"
+        listed = catalog.list_models(pretrained=True)
+        others = f"there are {', '.join(listed)}" if listed else HOW
+        raise WeightsError(f"{message}: {others}; or name a model that you trained, as in --model runs/first/model")
+    net = open_model(name, device, 0)
     if net.untrained:
         raise WeightsError(f"{name} is untrained, and a demo of random weights would show nothing: train it first")
     return net
