@@ -177,10 +177,10 @@ def test_figures_of_weights_come_from_the_manifest(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(results, "published", lambda: {"stage2_local_nano.v1": facts})
     table, page = zoo.index(["stage2_local_nano"]), zoo.page("stage2_local_nano")
     (row,) = [line for line in table.splitlines() if "stage2_local_nano.v1" in line]
-    assert "1.0&nbsp;MiB | 0.0123 [0.01, 0.02] (SynthPalm 1, open) | Apache-2.0 | SynthPalm 1 |" in row
-    said = "eer 0.0123 [0.01, 0.02] on SynthPalm 1, open (1,000 genuine, 20,000 impostor, 40 subjects)"
+    assert "1.0&nbsp;MiB | 0.0123 [0.01 to 0.02] (SynthPalm 1, open) | Apache-2.0 | SynthPalm 1 |" in row
+    said = "eer 0.0123 [0.01 to 0.02] on SynthPalm 1, open (1,000 genuine, 20,000 impostor, 40 subjects)"
     assert said in page
-    assert "eer, palm only 0.0456 [0.01, 0.06] on SynthPalm 1, open" in page
+    assert "eer, palm only 0.0456 [0.01 to 0.06] on SynthPalm 1, open" in page
     assert said in dict(results.pages())["make/parts/standing.md"]
 
 

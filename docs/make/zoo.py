@@ -178,7 +178,7 @@ def _eer(facts: Mapping[str, Any]) -> str:
 
 
 def _interval(figure: Mapping[str, Any]) -> str:
-    spread = "" if figure.get("low") is None else f" [{figure['low']:.4g}, {figure['high']:.4g}]"
+    spread = "" if figure.get("low") is None else f" [{figure['low']:.4g} to {figure['high']:.4g}]"
     return f"{figure['value']:.4g}{spread}"
 
 
