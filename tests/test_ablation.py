@@ -43,6 +43,7 @@ STUDY: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_study_runs_every_arm_shares_branches_and_survives_an_arm_that_fails(tmp_path: Path) -> None:
     told: list[str] = []
     results = run_study(load_study(STUDY), tmp_path, folds=50, machine=CPU, tell=told.append)

@@ -56,6 +56,7 @@ def weights(model: pvzoo.Model) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_two_stages_end_in_a_model_that_can_be_used(tmp_path: Path) -> None:
     changes = {
         **steps(model="stage2_spatial_nano", epochs=1),
