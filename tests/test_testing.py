@@ -941,3 +941,12 @@ def test_every_check_is_documented() -> None:
         for kind in SECTIONS[section.partition("\n")[0]]:
             documented[kind] |= dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE))
     assert documented == {kind: {check.name: check.expects for check in checks(kind).values()} for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", ["plugin", "dataset"])
+def test_a_kind_has_all_its_checks_in_a_new_process(
+    kind: str, python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Whatever else was imported: what a plugin must pass does not depend on what was checked before it."""
+    done = python("-c", f"from pvzoo.testing import checks; print(*checks({kind!r}))")
+    assert done.stdout.split() == list(checks(kind)), done.stderr

@@ -9,6 +9,7 @@ from ..catalog import spec
 from ..errors import PvzooError, UnknownNameError, did_you_mean
 from ..plugins import host
 from ..registry import Command
+from . import entries as _entries  # noqa: F401  (some of its checks are for plugins too)
 from .kit import Candidate, CheckFailed, check, expect, said
 from .watch import Seen, probe
 
