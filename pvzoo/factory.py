@@ -17,12 +17,11 @@ from .errors import Problem, PvzooError, SpecError, UnknownNameError, WeightsErr
 from .hub import sources
 from .manifest import CONFIG
 from .model import Model
-from .specs import ModelSpec, Source, load_spec
+from .specs import ModelSpec, Source, load_spec, names_file
 from .tensorfile import Header, read_header
 from .zoo import Access
 
 SpecLike = str | PathLike[str] | Mapping[str, Any] | ModelSpec
-SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def create(
@@ -84,7 +83,7 @@ def create(
         folder = Path(name_or_spec.removeprefix("local-dir:")).expanduser()
         return _from_files(weights.files_in(folder), str(folder), changes, device, dtype)
     if pretrained:
-        if not isinstance(name_or_spec, str) or _is_path(name_or_spec):
+        if not isinstance(name_or_spec, str) or names_file(name_or_spec):
             raise PvzooError("pretrained weights belong to names of the zoo; a spec of your own has none")
         name, tag = catalog.split_tag(name_or_spec)
         name = catalog.find_model(name).name
@@ -180,7 +179,7 @@ def _source(name_or_spec: SpecLike) -> Source | Mapping[str, Any] | ModelSpec:
         raise PvzooError(f"a model is created from {kinds}, not from {name_or_spec!r}")
     path = Path(name_or_spec).expanduser()
     try:
-        if isinstance(name_or_spec, PathLike) or _is_path(name_or_spec):
+        if isinstance(name_or_spec, PathLike) or names_file(name_or_spec):
             return Source.from_file(path)
         return catalog.source(name_or_spec)
     except (SpecError, UnknownNameError) as error:
@@ -190,10 +189,6 @@ def _source(name_or_spec: SpecLike) -> Source | Mapping[str, Any] | ModelSpec:
         if path.suffix == ".safetensors":
             raise PvzooError(f"{str(name_or_spec)!r} is a file of weights; use pvzoo.load({str(path)!r})") from error
         raise
-
-
-def _is_path(name: str) -> bool:
-    return name.endswith(SPEC_SUFFIXES)
 
 
 def _leads_to_a_file(text: str) -> bool:

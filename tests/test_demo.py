@@ -136,8 +136,8 @@ def test_what_cannot_be_shown_is_refused(call: Callable[..., Any], folder: Path,
     listed = ", ".join(pvzoo.list_models(pretrained=True))
     for arguments, message in (
         (
-            ["--model", "stage2_concat_nano"],
-            "there are no pretrained weights for stage2_concat_nano, and a demo of random ones would show nothing: "
+            ["--model", "stage2_shared"],
+            "there are no pretrained weights for stage2_shared, and a demo of random ones would show nothing: "
             f"there are {listed}; or name a model that you trained, as in --model runs/first/model",
         ),
         (["--model", "stage2_spatail"], "no model named 'stage2_spatail'; did you mean 'stage2_spatial'?"),
@@ -157,6 +157,14 @@ def test_what_cannot_be_shown_is_refused(call: Callable[..., Any], folder: Path,
     ):
         result = call("demo", *arguments)
         assert (result.code, result.out, result.err) == (2, "", f"error: {message}\n")
+
+
+def test_without_matplotlib_a_page_is_refused_before_the_work(python: Callable[..., Any]) -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; from pvzoo.cli import main; main()"
+    done = python("-c", code, "demo", "--model", "nobody", "--out", "page")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: this needs matplotlib, which cannot be imported (")
+    assert "pip install 'pvzoo[viz]'" in done.stderr
 
 
 def test_weights_that_are_on_the_hub_alone(

@@ -13,9 +13,9 @@ from pydantic import Field, ValidationError
 
 from .. import catalog
 from ..errors import PvzooError, SpecError, UnknownNameError, nearest
-from ..specs import Source
+from ..specs import Source, names_file
 from ..specs.fields import Section, explain, validate_strictly
-from ..training.recipe import SUFFIXES, Recipe, load_recipe, merged
+from ..training.recipe import Recipe, load_recipe, merged
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]*$", max_length=60)]
 
@@ -131,7 +131,7 @@ def load_study(name: str | Path | Mapping[str, Any], overrides: Mapping[str, Any
 def _source(name: str | Path | Mapping[str, Any]) -> Source:
     if isinstance(name, Mapping):
         return Source("study", dict(name))
-    if isinstance(name, Path) or name.endswith(SUFFIXES):
+    if isinstance(name, Path) or names_file(name):
         return Source.from_file(Path(name).expanduser())
     known = list_studies()
     if name not in known:

@@ -64,8 +64,6 @@ if TYPE_CHECKING:
     from ..registry import Entry
     from ..specs import ModelSpec
 
-SPEC_SUFFIXES = (".yaml", ".yml", ".json")
-
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -183,12 +181,12 @@ def show(
     from .. import catalog
     from ..plugins import host
     from ..registry import ENTRY_TYPES, Component
-    from ..specs import load_spec
+    from ..specs import load_spec, names_file
     from .describe import component_rows, weights_rows
 
     if out and not diagram:
         raise PvzooError(f"--out {out} is a file for the drawing; add --diagram")
-    if name.endswith(SPEC_SUFFIXES):
+    if names_file(name):
         _show_model(load_spec(Path(name)), name, diagram, out)
         return
     found: list[Entry] = []
@@ -302,10 +300,10 @@ def resolve(
     import yaml
 
     from .. import catalog
-    from ..specs import load_spec
+    from ..specs import load_spec, names_file
 
     settings = read_settings(changes or [], "PATH=VALUE, such as fusion.local=concat")
-    is_file = spec.endswith(SPEC_SUFFIXES)
+    is_file = names_file(spec)
     plain = load_spec(Path(spec) if is_file else catalog.source(spec), settings).to_dict()
     if as_json:
         print_json(plain)

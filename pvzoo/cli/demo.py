@@ -43,6 +43,8 @@ def demo(
         raise PvzooError(f"{out}: is a file; a folder is needed")
     if out is not None and not out.absolute().parent.is_dir():
         raise PvzooError(f"{out}: there is no folder {out.absolute().parent}")
+    if out is not None:
+        from ..demo.page import write_demo  # before the work: without matplotlib, it is refused here
     net = _open(model, device)
     done = run_demo(net, model, seed=SEED if seed is None else seed, identities=identities, fmr=fmr, track=track)
     answer = {True: "accepted", False: "rejected"}
@@ -62,8 +64,6 @@ def demo(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     note("note: these people are drawn; their scores say nothing about error rates on people")
     if out is not None:
-        from ..demo.page import write_demo
-
         files = write_demo(done, net, out, join(["pvzoo", *sys.argv[1:]]))
         console.print(", ".join(map(str, files)), highlight=False, markup=False, soft_wrap=True)
 
@@ -71,14 +71,12 @@ def demo(
 def _open(name: str, device: str) -> Model:
     """A model with trained weights."""
     from .. import catalog
-    from ..factory import SPEC_SUFFIXES
+    from ..specs import names_file
     from .loading import HOW, open_model
 
     path = Path(name).expanduser()
-    of_zoo = (
-        not path.exists() and path.suffix not in (*SPEC_SUFFIXES, ".safetensors") and not name.startswith("hf-hub:")
-    )
-    if of_zoo and not (name and catalog.list_models(catalog.find_model(name).name, pretrained=True)):
+    elsewhere = path.exists() or names_file(name) or path.suffix == ".safetensors" or name.startswith("hf-hub:")
+    if not elsewhere and not (name and catalog.list_models(catalog.find_model(name).name, pretrained=True)):
         message = f"there are no pretrained weights for {name}, and a demo of random ones would show nothing"
         listed = catalog.list_models(pretrained=True)
         others = f"there are {', '.join(listed)}" if listed else HOW

@@ -10,6 +10,7 @@ import torch
 from .. import catalog, factory
 from ..errors import HubError, PvzooError, UnknownNameError
 from ..model import Model
+from ..specs import names_file
 
 HOW = "'pip install pvzoo-weights' brings those of the zoo, for machines without a network as well"
 
@@ -30,8 +31,7 @@ def open_model(name: str, device: str, seed: int, *, size: int | None = None) ->
     if path.suffix == ".safetensors":
         return factory.load(path, device=where, **resized)
     torch.manual_seed(seed)
-    is_name = path.suffix not in factory.SPEC_SUFFIXES
-    pretrained = is_name and bool(catalog.list_models(name, pretrained=True))
+    pretrained = not names_file(name) and bool(catalog.list_models(name, pretrained=True))
     try:
         return factory.create(name, pretrained=pretrained, device=where, **resized)
     except HubError as error:

@@ -3,7 +3,7 @@
 from .geometry import Geometry
 from .model import Branch, Embedding, ModelSpec, Preprocessing, load_spec
 from .schema import json_schema
-from .source import Source
+from .source import Source, names_file
 
 __all__ = [
     "Branch",
@@ -14,4 +14,5 @@ __all__ = [
     "Source",
     "json_schema",
     "load_spec",
+    "names_file",
 ]

@@ -17,9 +17,15 @@ from ..errors import Problem, SpecError
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
+SUFFIXES = (".yaml", ".yml", ".json")
 PathPart = str | int
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def names_file(name: str) -> bool:
+    """Whether a text names a spec file, and not something in the zoo."""
+    return name.endswith(SUFFIXES)
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc]  # the C class is chosen at run time

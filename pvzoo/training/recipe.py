@@ -16,11 +16,10 @@ from pydantic import Field, ValidationError, model_validator
 from .. import catalog
 from ..data.params import AugmentParams, Data
 from ..errors import SpecError, UnknownNameError, nearest
-from ..specs import ModelSpec, Source, load_spec
+from ..specs import ModelSpec, Source, load_spec, names_file
 from ..specs.fields import Section, explain, failure, validate_strictly
 
 Part = Annotated[str, Field(pattern=r"^(branches|alignments|fusions|neck|head)(\.[a-z0-9_]+)*$")]
-SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class Group(Section):
@@ -163,7 +162,7 @@ class Recipe(Section):
         overrides = {**self.overrides, "num_classes": num_classes}
         if self.image_size is not None:
             overrides["preprocessing.size"] = self.image_size
-        named = Path(self.model) if self.model.endswith(SUFFIXES) else catalog.source(self.model)
+        named = Path(self.model) if names_file(self.model) else catalog.source(self.model)
         return load_spec(named, overrides, without=self.without)
 
     def to_dict(self) -> dict[str, Any]:
@@ -211,7 +210,7 @@ def load_recipe(
 def _source(name: str | Path | Mapping[str, Any]) -> Source:
     if isinstance(name, Mapping):
         return Source("recipe", dict(name))
-    if isinstance(name, Path) or name.endswith(SUFFIXES):
+    if isinstance(name, Path) or names_file(name):
         return Source.from_file(Path(name).expanduser())
     known = list_recipes()
     if name not in known:
