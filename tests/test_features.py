@@ -69,6 +69,22 @@ def test_they_are_what_the_branches_give_in_every_view(tmp_path: Path) -> None:
         torch.testing.assert_close(made.fuse(batch.features).logits, logits, rtol=1e-3, atol=1e-3)
 
 
+def test_they_are_computed_in_the_type_of_the_training(tmp_path: Path) -> None:
+    made = model().eval()
+    data = dataset(made)
+    items = [data[Draw(position)] for position in range(len(data))]
+    images = {m: torch.stack([item.images[m] for item in items]) for m in made.spec.modalities}  # type: ignore[union-attr]
+    cached = cache_features(made, data, tmp_path, views=1, pixels=PIXELS, dtype=torch.bfloat16)
+    found = cached.__getitems__([Draw(position) for position in range(len(data))]).features["local"]["palm"]
+    with torch.inference_mode():
+        whole = made.features(**images)["local"]["palm"]
+        with torch.autocast("cpu", torch.bfloat16):
+            half = made.features(**images)["local"]["palm"]
+    assert half is not None and whole is not None
+    torch.testing.assert_close(found, half.float())
+    assert not torch.equal(found, whole)
+
+
 Change = Callable[[], tuple[pvzoo.Model, PairDataset, dict[str, Any]]]
 
 
@@ -97,9 +113,10 @@ def _vein_alone() -> tuple[pvzoo.Model, PairDataset, dict[str, Any]]:
         (lambda: (model(), dataset(model(), augment=False), {}), 4),
         (lambda: (model(), dataset(model()), {"pixels": {"files": "seed 4"}}), 4),
         (lambda: (model(), dataset(model()), {"views": 2}), 4),
+        (lambda: (model(), dataset(model()), {"dtype": torch.bfloat16}), 4),
         (lambda: (model(), dataset(model(), pairs=PAIRS[:5]), {}), 4),
     ],
-    ids=["same", "another head", "vein alone", "weights", "seed", "augmentation", "files", "views", "samples"],
+    ids=["same", "another head", "vein alone", "weights", "seed", "augmentation", "files", "views", "type", "samples"],
 )
 def test_what_is_the_same_is_shared_and_what_differs_is_computed(tmp_path: Path, change: Change, computed: int) -> None:
     first = model()

@@ -36,43 +36,52 @@ def trained(tmp_path: Path) -> tuple[Model, Path]:
 
 FRESH = """
 import sys, torch, pvzoo
+from pathlib import Path
 from safetensors.torch import load_file, save_file
-data = load_file(sys.argv[2])
-model = pvzoo.create("local-dir:" + sys.argv[1])
-with torch.inference_mode():
-    out = model(*(data[m] for m in model.spec.modalities), labels=data["labels"])
-save_file({"logits": out.logits, "embedding": out.embedding}, sys.argv[3])
-"""
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {},
-        {"preprocessing.channels": 3},
-        {"preprocessing.channels": 2, "preprocessing.size": [96, 64]},
-        {"share_branches": True},
-        {"modalities": ["palm"], "preprocessing.size": 100},
-        {"modalities": ["palm", "vein", "dorsal"], "fusion.local": "cross_attention"},
-        {"embedding.bnneck": True, "head": "adaface"},
-        {"branches.local.backbone": {"name": "timm", "params": {"arch": "resnet10t"}}, "fusion.local": "iaff"},
-    ],
-    ids=["1 channel", "3 channels", "2 channels, not square", "shared", "unimodal", "trimodal", "adaface", "timm"],
-)
-def test_a_fresh_process_gives_the_same_bits(tmp_path: Path, overrides: dict[str, Any]) -> None:
-    model = pvzoo.create(TINY, **overrides)
-    randomise(model)
-    folder = model.save(tmp_path / "model")
-    images = dict(zip(model.spec.modalities, batch(model), strict=True))
-    labels = torch.tensor([0, 1, 4])
+for folder in map(Path, sys.argv[1:]):
+    data = load_file(folder / "in.safetensors")
+    model = pvzoo.create(f"local-dir:{folder / 'model'}")
     with torch.inference_mode():
-        logits, embedding, _ = model(**images, labels=labels)
-    save_file({**images, "labels": labels}, tmp_path / "in.safetensors")
-    arguments = [str(folder), str(tmp_path / "in.safetensors"), str(tmp_path / "out.safetensors")]
-    subprocess.run([sys.executable, "-c", FRESH, *arguments], check=True)
-    fresh = load_file(tmp_path / "out.safetensors")
-    assert torch.equal(fresh["logits"], logits)
-    assert torch.equal(fresh["embedding"], embedding)
+        out = model(*(data[m] for m in model.spec.modalities), labels=data["labels"])
+    save_file({"logits": out.logits, "embedding": out.embedding}, folder / "out.safetensors")
+"""
+MODELS: dict[str, dict[str, Any]] = {
+    "1 channel": {},
+    "3 channels": {"preprocessing.channels": 3},
+    "2 channels, not square": {"preprocessing.channels": 2, "preprocessing.size": [96, 64]},
+    "shared": {"share_branches": True},
+    "unimodal": {"modalities": ["palm"], "preprocessing.size": 100},
+    "trimodal": {"modalities": ["palm", "vein", "dorsal"], "fusion.local": "cross_attention"},
+    "adaface": {"embedding.bnneck": True, "head": "adaface"},
+    "timm": {"branches.local.backbone": {"name": "timm", "params": {"arch": "resnet10t"}}, "fusion.local": "iaff"},
+}
+
+
+@pytest.fixture(scope="module")
+def here_and_there(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """What each model gives in this process, and what it gives after a fresh one has loaded it."""
+    folders = {name: tmp_path_factory.mktemp("fresh") for name in MODELS}
+    here = {}
+    for name, folder in folders.items():
+        model = pvzoo.create(TINY, **MODELS[name])
+        randomise(model)
+        model.save(folder / "model")
+        images = dict(zip(model.spec.modalities, batch(model), strict=True))
+        labels = torch.tensor([0, 1, 4])
+        with torch.inference_mode():
+            logits, embedding, _ = model(**images, labels=labels)
+        here[name] = {"logits": logits, "embedding": embedding}
+        save_file({**images, "labels": labels}, folder / "in.safetensors")
+    subprocess.run([sys.executable, "-c", FRESH, *folders.values()], check=True)
+    return {name: (here[name], load_file(folder / "out.safetensors")) for name, folder in folders.items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_fresh_process_gives_the_same_bits(name: str, here_and_there: dict[str, Any]) -> None:
+    here, there = here_and_there[name]
+    assert set(here) == set(there) == {"logits", "embedding"}
+    for output, values in here.items():
+        assert torch.equal(there[output], values), output
 
 
 def test_a_folder_holds_the_spec_twice_the_weights_and_a_card(trained) -> None:

@@ -31,7 +31,7 @@ from ..specs import ModelSpec, Source, load_spec
 from ..training.batches import pixels
 from ..training.features import cache_features, embed_features
 from ..training.folder import claimed, write
-from ..training.machine import Machine
+from ..training.machine import Machine, device_of
 from ..training.recipe import Recipe, load_recipe
 from ..training.run import branch_specs, fit, train
 from ..weights import header_at
@@ -202,7 +202,7 @@ class _Bench:
             recipe = arm.recipe.model_copy(update={"init": tuple(map(str, init)), "seed": seed})
             resume = (folder / "recipe.yaml").is_file()
             path = train(recipe, folder, resume=resume, machine=self.machine)
-            model = factory.create(f"local-dir:{path}").to(_device(self.machine)).eval()
+            model = factory.create(f"local-dir:{path}").to(device_of(self.machine)).eval()
             figures, folded = self._measure(model, recipe)
             facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             figures["parameters"] = sum(p.numel() for p in model.parameters())
@@ -261,9 +261,3 @@ class _Given:
 
 def _split(recipe: Recipe, images: Images) -> Split:
     return open_protocol(recipe.data.protocol, recipe.data.protocol_params).split(images.table)
-
-
-def _device(machine: Machine) -> torch.device:
-    if machine.accelerator in ("cuda", "gpu") or (machine.accelerator == "auto" and torch.cuda.is_available()):
-        return torch.device("cuda")
-    return torch.device("cpu")

@@ -17,11 +17,23 @@ from ..data.split import Split
 from ..model import Model
 from ..progress import track
 from .features import FeatureBatch, FeatureDataset, cache_features, whole
+from .machine import Machine, device_of, dtype_of
 from .recipe import Recipe
 
 
-def data_module(recipe: Recipe, model: Model, split: Split, images: Images, features: Path) -> LightningDataModule:
-    """The batches of a training and of its dev samples; ``features`` is where cached ones are kept."""
+def data_module(
+    recipe: Recipe, model: Model, split: Split, images: Images, machine: Machine, out: Path
+) -> LightningDataModule:
+    """The batches of a training and of its dev samples.
+
+    Args:
+        recipe: How it trains.
+        model: What it trains.
+        split: Of the samples.
+        images: Where they come from.
+        machine: Where it trains, and where cached features are kept.
+        out: Folder of the run.
+    """
     size, samples = recipe.batch.size, recipe.batch.samples
     data = PairDataModule(
         split,
@@ -38,7 +50,13 @@ def data_module(recipe: Recipe, model: Model, split: Split, images: Images, feat
     assert data.train_set is not None
     workers = recipe.batch.workers
     cached = partial(
-        cache_features, model, parent=features, pixels=pixels(recipe, images), workers=workers, track=track
+        cache_features,
+        model.to(device_of(machine)),
+        parent=Path(machine.features or out / "features"),
+        pixels=pixels(recipe, images),
+        dtype=dtype_of(recipe, machine),
+        workers=workers,
+        track=track,
     )
     train, dev = cached(data.train_set, views=recipe.cache_features), cached(data.dev_set, views=1)
     return FeatureDataModule(train, dev, recipe)

@@ -1,8 +1,9 @@
 """Features of frozen branches, computed once: from the second epoch on, stage 2 costs next to nothing.
 
 They lie in memory-mapped files, one for each branch and modality, in folders that are named by a digest of all that
-they depend on: the weights, the backbone, the samples and their pixels, the augmentation, its seed and the number of
-views. So a stale cache cannot be found, and trainings with the same branches share what they have in common.
+they depend on: the weights, the backbone, the samples and their pixels, the augmentation, its seed, the number of views
+and the type that they were computed in. So a stale cache cannot be found, and trainings with the same branches share
+what they have in common.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ def cache_features(
     *,
     views: int,
     pixels: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
     batch_size: int = 32,
     workers: int = 0,
     track: Track = silent,
@@ -103,11 +105,12 @@ def cache_features(
     """Computes the branch features of a dataset, or finds them.
 
     Args:
-        model: Its branches are run in eval mode.
+        model: Its branches are run in eval mode, on its device.
         dataset: The samples; with augmentation, each view is another draw of it.
         parent: Folder of caches; several trainings may share it.
         views: Passes over the samples.
         pixels: What the images depend on beside their names, as plain data: digest of the files, augmentation.
+        dtype: Of autocast; stored is float32 always.
         batch_size: Samples at once.
         workers: Processes that load images.
         track: Shows progress; see :func:`pvzoo.progress.track`.
@@ -117,7 +120,7 @@ def cache_features(
     """
     samples = {modality: _samples(dataset, modality, views, pixels) for modality in dataset.modalities}
     folders = {
-        (branch, modality): parent / _digest(model, branch, modality, samples[modality])
+        (branch, modality): parent / _digest(model, branch, modality, samples[modality], dtype)
         for branch in model.spec.branches
         for modality in model.spec.modalities
     }
@@ -127,7 +130,7 @@ def cache_features(
             missing = {key: folder for key, folder in folders.items() if not (folder / FILE).is_file()}
             if missing:
                 with track("features of frozen branches", views * len(dataset)) as advance:
-                    _compute(model, dataset, missing, views, batch_size, workers, advance)
+                    _compute(model, dataset, missing, views, dtype, batch_size, workers, advance)
     except OSError as error:
         raise DataError(f"{parent}: features cannot be cached: {error.strerror or error}") from error
     return FeatureDataset({key: folder / FILE for key, folder in folders.items()}, dataset)
@@ -169,6 +172,7 @@ def _compute(
     dataset: PairDataset,
     folders: Mapping[Key, Path],
     views: int,
+    dtype: torch.dtype,
     batch_size: int,
     workers: int,
     advance: Advance,
@@ -191,7 +195,9 @@ def _compute(
                     for (branch, modality), stored in maps.items():
                         image = batch.images[modality]
                         if image is not None:
-                            found = model.run_branch(branch, modality, image.to(model.device, model.dtype))
+                            # Around the network alone: images are drawn in this process as well, in float32.
+                            with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+                                found = model.run_branch(branch, modality, image.to(model.device, model.dtype))
                             found = found.flatten(1).mul(batch.present[modality].to(found)[:, None]).view(found.shape)
                             stored[view, places] = found.float().cpu().numpy()
                     advance(len(places))
@@ -233,9 +239,9 @@ def _samples(dataset: PairDataset, modality: str, views: int, pixels: Mapping[st
     return json.dumps(parts, sort_keys=True).encode()
 
 
-def _digest(model: Model, branch: str, modality: str, samples: bytes) -> str:
+def _digest(model: Model, branch: str, modality: str, samples: bytes, dtype: torch.dtype) -> str:
     spec = model.spec.branches[branch]
-    about = (branch, modality, spec.backbone[modality].model_dump(mode="json"), spec.features)
+    about = (branch, modality, spec.backbone[modality].model_dump(mode="json"), spec.features, str(dtype))
     digest = hashlib.sha256(json.dumps(about).encode() + b"\n" + samples)
     for name, tensor in model.branch(branch, modality).state_dict().items():
         values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -91,6 +92,21 @@ def precision_of(recipe: Recipe, machine: Machine) -> str:
     on_cpu = machine.accelerator in ("auto", "cpu") and not torch.backends.mps.is_available()
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return named["bf16" if on_cpu and fast else "fp32"]
+
+
+def device_of(machine: Machine) -> torch.device:
+    """Where this process computes, if Lightning is to find no fault with the machine."""
+    if machine.accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if machine.accelerator in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def dtype_of(recipe: Recipe, machine: Machine) -> torch.dtype:
+    """The type of autocast that :func:`precision_of` means."""
+    precision = precision_of(recipe, machine)
+    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
     plain = recipe.model_copy(update={"cache_features": 0})
     for label, spec in (branch_specs(whole) if recipe.stage == 1 else {"": whole}).items():
         model = Model(spec)
-        data = data_module(plain, model, split, images, out)
+        data = data_module(plain, model, split, images, machine, out)
         batches = data.train_dataloader()
         module = TrainingModule(model, plain, split.dev)
         label = "_".join(filter(None, (name, label))) or "model"

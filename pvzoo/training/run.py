@@ -157,7 +157,7 @@ def fit(
     model.check_inputs = False  # the loader made them
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    data = data_module(recipe, model, split, images, Path(machine.features or out / "features"))
+    data = data_module(recipe, model, split, images, machine, out)
     module = TrainingModule(model, recipe, split.dev)
     best = ModelCheckpoint(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
     every = ModelCheckpoint(out / CHECKPOINTS, "last", enable_version_counter=False)
