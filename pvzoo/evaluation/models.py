@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,6 +39,10 @@ class Embedded:
 
     embeddings: Tensor
     rank: metrics.Array | None
+
+
+Embed = Callable[..., Embedded]
+"""Embeds ``(samples, reader, modalities=, classes=, advance=)``, as :func:`embed_part` does with a model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +139,7 @@ def evaluate_model(
     seed: int = 0,
     batch_size: int = 32,
     workers: int = 0,
+    embed: Embed | None = None,
     track: Track = silent,
 ) -> ModelEvaluation:
     """Chooses thresholds on the dev samples of a split, and evaluates its test samples.
@@ -150,6 +155,7 @@ def evaluate_model(
         seed: Of its draws.
         batch_size: Samples at once.
         workers: Processes that read images.
+        embed: Another way to the model's embeddings, in place of :func:`embed_part` with the two numbers above.
         track: Shows progress.
 
     Raises:
@@ -158,17 +164,17 @@ def evaluate_model(
         PvzooError: As :func:`embed_part`.
     """
     modalities = _used(model, split, modalities)
-    how: dict[str, Any] = {"modalities": modalities, "batch_size": batch_size, "workers": workers}
+    embed = embed or partial(embed_part, model, batch_size=batch_size, workers=workers)
     source = f"{images.name}, {split.protocol}"
     samples = split.dev.samples
     with track("embedding dev", len(samples)) as advance:
-        dev = embed_part(model, samples, images.reader, **how, advance=advance)
+        dev = embed(samples, images.reader, modalities=modalities, advance=advance)
     thresholds = choose_thresholds(compared(dev.embeddings, split.dev), name=f"{source}, dev")
     classes, reason = _classes(model, split, tested)
     samples = split.test.samples
     with track("embedding test", len(samples)) as advance:
         reader = (tested or images).reader
-        found = embed_part(model, samples, reader, **how, classes=classes, advance=advance)
+        found = embed(samples, reader, modalities=modalities, classes=classes, advance=advance)
     scores = compared(found.embeddings, split.test)
     with track("evaluating", (split.test.genuine + split.test.impostor) * passes(scores, folds)) as advance:
         result = evaluate(

@@ -149,7 +149,9 @@ def pack(
         made = []
         for name, folder in folders.items():
             model = create(f"local-dir:{folder}", device=device)
-            found = measure(model, images, split, folds=plan.folds, workers=workers, track=track)
+            found = measure(
+                model, images, split, features=work / "features", folds=plan.folds, workers=workers, track=track
+            )
             model.set_thresholds(found.thresholds)
             model.save(folder, dtype=torch.float16)
             below = {n: m for n, m in floor.items() if set(m[0].modalities) <= set(model.spec.modalities)}

@@ -137,12 +137,15 @@ def cache_features(
 
 
 @torch.inference_mode()
-def embed_features(model: Model, dataset: FeatureDataset, *, batch_size: int = 256) -> Tensor:
+def embed_features(
+    model: Model, dataset: FeatureDataset, *, modalities: Sequence[str] = (), batch_size: int = 256
+) -> Tensor:
     """The embeddings (N, D) of all samples, on the CPU, from view 0.
 
     Args:
         model: In eval mode.
         dataset: Of its own features.
+        modalities: Those to use; all of the model's by default.
         batch_size: Samples at once.
 
     Raises:
@@ -152,7 +155,8 @@ def embed_features(model: Model, dataset: FeatureDataset, *, batch_size: int = 2
     for start in range(0, len(dataset), batch_size):
         places = range(start, min(start + batch_size, len(dataset)))
         batch = dataset.__getitems__([Draw(position) for position in places])
-        present = torch.stack([batch.present[modality] for modality in model.spec.modalities], 1)
+        used = [batch.present[m] & (not modalities or m in modalities) for m in model.spec.modalities]
+        present = torch.stack(used, 1)
         embeddings = torch.empty(len(places), model.spec.geometry.embedding)
         for pattern in torch.unique(present, dim=0):
             rows = torch.nonzero((present == pattern).all(1))[:, 0]
