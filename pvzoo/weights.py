@@ -248,7 +248,7 @@ def load_into(model: Model, path: Path) -> LoadReport:
     return _report(header, plan, model.dtype)
 
 
-def load_branches(model: Model, sources: Sequence[tuple[str, Header]]) -> LoadReport:
+def load_branches(model: Model, sources: Sequence[tuple[str, Header]], *, any_size: bool = False) -> LoadReport:
     """Fills all branches of a model from models that were saved apart, such as four stage-1 models.
 
     Only tensors under ``branches.`` are taken; alignment, fusion and head stay as they are. A model of one modality
@@ -257,6 +257,7 @@ def load_branches(model: Model, sources: Sequence[tuple[str, Header]]) -> LoadRe
     Args:
         model: The model to fill; untouched if anything is wrong.
         sources: Headers of their weights, each with what messages call it.
+        any_size: Whether they may be of another image size, as what a training starts from may.
 
     Raises:
         WeightsError: If a branch is missing, comes twice, is not in the model, or has other tensors.
@@ -279,7 +280,7 @@ def load_branches(model: Model, sources: Sequence[tuple[str, Header]]) -> LoadRe
                 has = ", ".join(sorted({_branch(name) for name in own}))
                 raise WeightsError(f"{source}: branch {branch} is not in the model, which has {has}")
             owners[branch] = source
-        _compare_specs(model.spec, header, ("preprocessing",))
+        _compare_specs(model.spec, header, ("preprocessing",), any_size=any_size)
         part = {name: tensor for name, tensor in own.items() if _branch(name) in branches}
         _match(part, replace(header, tensors={name: header.tensors[name] for name in names}))
         taken.append((header, names))
@@ -312,7 +313,7 @@ def _in_modality(header: Header, modalities: Sequence[str]) -> Header:
 _COMPUTED = ("modalities", "branches", "share_branches", "fusion", "embedding", "head", "num_classes")
 
 
-def _compare_specs(spec: ModelSpec, header: Header, fields: Sequence[str]) -> None:
+def _compare_specs(spec: ModelSpec, header: Header, fields: Sequence[str], *, any_size: bool = False) -> None:
     """Refuses weights that were made for another computation, although the tensors may fit.
 
     Raises:
@@ -322,6 +323,8 @@ def _compare_specs(spec: ModelSpec, header: Header, fields: Sequence[str]) -> No
         return
     saved = load_spec(Source(str(header.path), header.about.spec)).model_dump(mode="json", include=set(fields))
     own = spec.model_dump(mode="json", include=set(fields))
+    if any_size:
+        saved["preprocessing"]["size"] = own["preprocessing"]["size"]
     differing = [field for field in fields if saved[field] != own[field]]
     if differing:
         message = f"{header.path}: was saved from a model with other {', '.join(differing)}"

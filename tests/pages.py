@@ -13,10 +13,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from conftest import Site
 
 import pvzoo
 
@@ -27,6 +30,7 @@ FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w+-]*)(?: title=\"(?P<titl
 RUN = ("python", "bash")
 # Read by people, or by other programs; yaml and toml are parsed.
 SHOWN = ("text", "yaml", "toml", "json", "html")
+PACKAGES = ".packages"  # where pip installs with --target, as pages say
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,13 @@ def written_pages() -> list[Path]:
 
 
 def furnish(folder: Path) -> None:
-    """Puts into a folder what blocks may take for granted: images of two palms, SynthPalm, and the examples."""
+    """Puts into a folder what blocks may take for granted: palms, SynthPalm, the examples, the packages of weights."""
+    packages = Site(folder / PACKAGES)
+    for name in ("pvzoo-weights", "pvzoo-weights-nano"):
+        project = tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        ((vendor, module),) = project["entry-points"]["pvzoo"].items()
+        packages.metadata(name, project["version"], project["dependencies"], f"{vendor} = {module}")
+        (packages.path / module).symlink_to(ROOT / "plugins" / name / module)
     shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copytree(Path(_synthpalm().name) / "palms", folder / "palms")
     for ours, person in (("a", "anna_1"), ("b", "ben_1")):
@@ -150,7 +160,7 @@ def _environment(folder: Path) -> dict[str, str]:
             script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"\n')
             script.chmod(0o755)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PVZOO_", "COLUMNS"))}
-    paths = [str(Path(pvzoo.__file__).parents[1]), str(folder / ".packages")]
+    paths = [str(Path(pvzoo.__file__).parents[1]), str(folder / PACKAGES)]
     return {
         **inherited,
         "PATH": f"{tools}:{os.environ['PATH']}",

@@ -141,8 +141,8 @@ def test_schema_is_json(run_pvzoo: Run) -> None:
         (["resolve", "stage2_spatal"], "no model named 'stage2_spatal'; did you mean 'stage2_spatial'?"),
         (["resolve", "gone.yaml"], "gone.yaml: no such file"),
         (["resolve", "stage2_local", "--set", "head"], "--set head: write PATH=VALUE, such as fusion.local=concat"),
-        (["resolve", "stage2_local.v9"], "stage2_local has no weights tagged 'v9'; it has none yet"),
-        (["show", "stage2_local.v9"], "stage2_local has no weights tagged 'v9'; it has none yet"),
+        (["resolve", "stage2_shared.v9"], "stage2_shared has no weights tagged 'v9'; it has none yet"),
+        (["show", "stage2_shared.v9"], "stage2_shared has no weights tagged 'v9'; it has none yet"),
         (["resolve", "stage2_local", "--set", "head=[1"], "--set head:2:1: while parsing a flow sequence, did not..."),
         (
             ["resolve", "stage2_local", "--set", "head=!!python/name:os.system"],

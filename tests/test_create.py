@@ -372,8 +372,8 @@ def test_there_are_no_weights_without_a_source() -> None:
     hint = "pvzoo.list_models(pretrained=True) lists those that installed sources provide"
     with using(Host(plugins=[])):
         assert pvzoo.list_models(pretrained=True) == OWN
-        for name, pretrained in (("stage2_local", True), ("stage2_local", "v1"), ("stage2_local.v1", True)):
-            wanted = name if pretrained is True else "stage2_local.v1"
+        for name, pretrained in (("stage2_shared", True), ("stage2_shared", "v1"), ("stage2_shared.v1", True)):
+            wanted = name if pretrained is True else "stage2_shared.v1"
             message = refused(WeightsError, name, pretrained=pretrained)
             assert message == f"there are no pretrained weights for {wanted}; {hint}"
 

@@ -324,8 +324,8 @@ def test_thresholds_are_exported_and_decide(call: Callable[..., Any], model: Mod
             "needs two sessions, and the table has",
         ),
         (
-            ["stage2_local_nano", "--data", "synthpalm-mini", "--export-thresholds", "--out", "out"],
-            "--export-thresholds saves into a model's folder, and stage2_local_nano is none",
+            ["stage2_shared_nano", "--data", "synthpalm-mini", "--export-thresholds", "--out", "out"],
+            "--export-thresholds saves into a model's folder, and stage2_shared_nano is none",
         ),
         (
             ["{model}", "--data", "synthpalm-mini", "--export-thresholds", "--modalities", "palm", "--out", "out"],

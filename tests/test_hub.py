@@ -514,9 +514,9 @@ def test_weights_that_need_a_newer_pvzoo(clock: Clock, entry: Weights) -> None:
 
 
 def test_weights_of_another_architecture(clock: Clock, entry: Weights) -> None:
-    with using(listing({"stage2_local_nano.made": entry})):
-        message = refused(WeightsError, "stage2_local_nano", pretrained=True)
-    assert message.endswith(f": holds {NAME}, not stage2_local_nano")
+    with using(listing({"stage2_shared_nano.made": entry})):
+        message = refused(WeightsError, "stage2_shared_nano", pretrained=True)
+    assert message.endswith(f": holds {NAME}, not stage2_shared_nano")
 
 
 def test_a_path_in_place_of_a_tag(zoo: Host, hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -157,18 +157,26 @@ def test_a_package_registers_a_manifest_or_names(entry: Weights) -> None:
         assert message in str(caught.value)
 
 
-def test_the_zoo_s_own_manifest_is_that_of_the_package_in_this_repository() -> None:
+def test_the_zoo_s_own_manifest_is_that_of_the_packages_in_this_repository() -> None:
     """Each entry is a model of the zoo, and its files are as it says: digests, parameters, GMACs, thresholds."""
-    package = ROOT / "plugins/pvzoo-weights/pvzoo_weights"
+    roots = [ROOT / "plugins" / name / name.replace("-", "_") for name in ("pvzoo-weights", "pvzoo-weights-nano")]
+    listed = [read_manifest(root / "weights.json").weights for root in roots]
     with using(Host(plugins=[])):
         (own,) = catalog.weight_sources()
-        assert own.pinned == read_manifest(package / "weights.json").weights
-        assert own.pinned
-        for name, weights in own.pinned.items():
-            assert catalog.find_model(name).name == name.partition(".")[0]
-            found = packages.Packaged(package).find(*catalog.split_tag(name))
-            assert found is not None
-            assert verify.faults(name, weights, found, Model) == []
+        assert own.pinned == {**listed[0], **listed[1]} == {**listed[1], **listed[0]}
+        for root, weights in zip(roots, listed, strict=True):
+            for name, entry in weights.items():
+                assert catalog.find_model(name).name == name.partition(".")[0]
+                found = packages.Packaged(root).find(*catalog.split_tag(name))
+                assert found is not None
+                assert verify.faults(name, entry, found, Model) == []
+
+
+def test_every_model_of_the_zoo_has_weights_but_the_shared_ones() -> None:
+    """Which would be another 60 MB for one ablation."""
+    with using(Host(plugins=[])):
+        missing = {name for name in pvzoo.list_models() if not catalog.tags(name)}
+    assert missing == {"stage2_shared", "stage2_shared_nano"}
 
 
 def test_the_zoo_s_own_default_stays(entry: Weights) -> None:

@@ -81,13 +81,13 @@ def test_a_palm_is_like_itself(call: Callable[..., Any], models: dict[str, Path]
 def test_an_untrained_model_of_the_zoo_is_the_same_at_each_run_and_says_so(
     call: Callable[..., Any], run_pvzoo: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    arguments = ("compare", "-m", "stage2_local_nano", "--json", *ANNA_AND_BEN)
+    arguments = ("compare", "-m", "stage2_shared_nano", "--json", *ANNA_AND_BEN)
     here, again, other = call(*arguments), run_pvzoo(*arguments), call(*arguments, "--seed", "1")
     assert again.returncode == here.code == 0
     assert json.loads(again.stdout) == pytest.approx(json.loads(here.out), abs=1e-6)
     assert json.loads(here.out)["score"] != json.loads(other.out)["score"]
     warning = (
-        "warning: the weights of stage2_local_nano are untrained (random, seed {}): scores say nothing about identity"
+        "warning: the weights of stage2_shared_nano are untrained (random, seed {}): scores say nothing about identity"
     )
     assert here.err == again.stderr == warning.format(0) + "\n"
     assert other.err == warning.format(1) + "\n"

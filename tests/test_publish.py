@@ -454,7 +454,7 @@ def test_the_whole_zoo_is_not_what_others_installed(
     with using(acme(build=lambda params: packages.Packaged(shelf), manifest=shelf / "weights.json")):
         done = call("publish", "--all")
         assert (done.code, done.out) == (2, "")  # its own files are not on this machine
-        assert done.err.startswith("error: pvzoo/stage1-efficientvit-palm: ")
+        assert done.err.startswith("error: pvzoo/stage1-")
         assert not hub.repos
         assert call("publish", "acme/palm.s1").out.startswith("acme/palm.s1\t")
     assert list(hub.repos) == ["acme/s1"]

@@ -295,14 +295,17 @@ def test_packing_again_gives_the_same_and_leaves_nothing(made: Made, call: Calla
     (out / "LICENSE").touch()
     (out / "cards").mkdir()
     (out / "cards/acme-old.v1.md").touch()
+    zoo = tmp_path / "zoo.json"
+    zoo.write_text(json.dumps({"weights": {"acme/both.v1": made.entry("acme/both.v1"), two[0]: made.entry(two[1])}}))
     with using(acme()):
-        done = call("pack", tmp_path / "plan.yaml", "--out", out, "--device", "cpu")
+        done = call("pack", tmp_path / "plan.yaml", "--out", out, "--manifest", zoo, "--device", "cpu")
     assert done.code == 0, done.err
     assert [line.split("\t")[0] for line in done.out.splitlines()[:2]] == list(two)
     assert done.out.splitlines()[2].startswith(f"{out}: 2 models, ")
     assert done.err == f"next: pip install {out} && pvzoo verify --all\n"
     found = json.loads((out / "pvzoo_acme_weights/weights.json").read_text())["weights"]
     assert found == {name: made.entry(name) for name in two}
+    assert json.loads(zoo.read_text())["weights"] == {name: made.entry(name) for name in ("acme/both.v1", *two)}
     for file in (out / "pvzoo_acme_weights/files").iterdir():
         assert file.read_bytes() == (made.package / "files" / file.name).read_bytes()
     assert sorted(path.name for path in (out / "cards").iterdir()) == ["acme-palm.v1.md", "acme-vein.v1.md"]

@@ -477,7 +477,7 @@ def test_a_wrong_command_says_why(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("taken").touch()
-    done = call("attention", "stage1_convnext_palm_nano" if "--data" in arguments else "stage2_local_nano", *arguments)
+    done = call("attention", "stage1_convnext_palm_nano" if "--data" in arguments else "stage2_shared_nano", *arguments)
     assert done.code == 2
     assert message in done.err
 

@@ -23,7 +23,7 @@ from pvzoo.errors import PvzooError, SpecError, WeightsError
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
 from pvzoo.tensorfile import METADATA_KEY, read_header
-from pvzoo.weights import skip_init
+from pvzoo.weights import header_at, load_branches, skip_init
 
 
 @pytest.fixture
@@ -611,6 +611,22 @@ def test_weights_of_another_computation_are_refused_although_the_tensors_fit(
 def test_branches_of_other_preprocessing_are_refused(four_branches: list[Path]) -> None:
     with pytest.raises(WeightsError, match="was saved from a model with other preprocessing"):
         pvzoo.create("stage2_spatial_nano", **{"preprocessing.mean": [0.1]}).load_branches(*four_branches)
+
+
+def test_a_branch_of_another_image_size_is_where_a_training_starts_and_no_part_of_a_model(
+    four_branches: list[Path],
+) -> None:
+    small = {"preprocessing.size": 96}
+    vein = pvzoo.create("stage1_convnext_vein_nano", **small)
+    with pytest.raises(WeightsError, match="was saved from a model with other preprocessing"):
+        vein.load_branches(four_branches[2])
+    load_branches(vein, [("palm", header_at(four_branches[2]))], any_size=True)
+    palm = pvzoo.create(f"local-dir:{four_branches[2]}")
+    stem = "branches.{}.local.net.stem.0.weight"
+    assert torch.equal(vein.state_dict()[stem.format("vein")], palm.state_dict()[stem.format("palm")])
+    fixed = pvzoo.create("stage1_efficientvit_palm", **small)  # whose position biases are of a size
+    with pytest.raises(WeightsError, match="not the weights of this model"):
+        load_branches(fixed, [("palm", header_at(four_branches[0]))], any_size=True)
 
 
 def test_a_model_that_has_only_its_branches_is_untrained_still(four_branches: list[Path]) -> None:

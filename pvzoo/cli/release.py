@@ -16,6 +16,10 @@ from .output import console, note, silence_pillow, table
 def pack(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="What becomes which weights.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the package.", show_default=False)],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="A manifest that lists these weights too; others in it stay.", show_default=False),
+    ] = None,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
 ) -> None:
@@ -31,7 +35,7 @@ def pack(
 
     silence_pillow()
     chosen, where = read_plan(plan.expanduser()), find_device(device)
-    made = run(chosen, out.expanduser(), device=where, workers=workers, track=track)
+    made = run(chosen, out.expanduser(), manifest=manifest, device=where, workers=workers, track=track)
     rows = [
         (
             each.name,

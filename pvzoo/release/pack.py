@@ -37,7 +37,7 @@ from ..evaluation.bootstrap import FOLDS
 from ..evaluation.models import embed_part
 from ..factory import create
 from ..hub import cards, digests, packages
-from ..manifest import CONFIG, Facts, Metric, Recipe
+from ..manifest import CONFIG, Facts, Manifest, Metric, Recipe, read_manifest
 from ..manifest import Weights as Entry
 from ..model import Model
 from ..progress import Track, silent
@@ -118,7 +118,13 @@ def read_plan(path: Path) -> Plan:
 
 
 def pack(
-    plan: Plan, out: Path, *, device: torch.device | None = None, workers: int = 0, track: Track = silent
+    plan: Plan,
+    out: Path,
+    *,
+    manifest: Path | None = None,
+    device: torch.device | None = None,
+    workers: int = 0,
+    track: Track = silent,
 ) -> list[Packed]:
     """Writes a package of weights: a folder that pip installs.
 
@@ -127,6 +133,7 @@ def pack(
     Args:
         plan: What it is made of.
         out: Folder of the package. What was packed there before is replaced.
+        manifest: One that lists these weights too, such as that of a zoo with several packages; others in it stay.
         device: Where models are measured; the CPU if left out.
         workers: Processes that read images.
         track: Shows progress.
@@ -136,6 +143,7 @@ def pack(
         PvzooError: The data cannot be used.
     """
     facts = cards.check_facts(plan.facts, "facts")
+    listed = read_manifest(manifest).weights if manifest and manifest.exists() else {}
     recipes = {name: _recipe(name, plan, facts) for name in plan.weights}
     images = open_images(plan.data)
     split = open_protocol(plan.data.protocol, plan.data.protocol_params).split(images.table)
@@ -160,6 +168,10 @@ def pack(
             entry = packages.add(work / "made", folder, name, facts.model_copy(update=more), **where, build=Model)
             made.append(Packed(name, entry, cosines[name]))
         _write(plan, out, work / "made", made, folders)
+    if manifest:
+        listed = {**listed, **{each.name: each.entry for each in made}}
+        with replacing(manifest) as new:
+            new.write_text(Manifest(weights=listed).to_json(), encoding="utf-8")
     return made
 
 

@@ -153,7 +153,7 @@ def fit(
         return out / MODEL
     torch.manual_seed(recipe.seed)
     starts = [find_start(name) for name in init]
-    model = _started(spec, starts)
+    model = _started(spec, starts, any_size=recipe.stage == 1)
     model.check_inputs = False  # the loader made them
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -197,7 +197,7 @@ def fit(
 _PARTS = {"modalities", "share_branches", "fusion", "embedding"}
 
 
-def _started(spec: ModelSpec, starts: Sequence[Start]) -> Model:
+def _started(spec: ModelSpec, starts: Sequence[Start], *, any_size: bool = False) -> Model:
     """A new model; or one that goes on from a saved one of the same parts, whatever its head; or with its branches."""
     if len(starts) == 1:
         header = starts[0].header
@@ -206,7 +206,8 @@ def _started(spec: ModelSpec, starts: Sequence[Start]) -> Model:
             return weights.load_model(spec, header, Model)
     model = Model(spec)
     if starts:
-        model.set_load_report(weights.load_branches(model, [(start.name, start.header) for start in starts]))
+        named = [(start.name, start.header) for start in starts]
+        model.set_load_report(weights.load_branches(model, named, any_size=any_size))
     return model
 
 
