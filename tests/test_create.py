@@ -91,11 +91,9 @@ def test_a_spec_may_come_as(home: Path, source: Any) -> None:
     assert model.spec.to_dict() == pvzoo.create(SMALL, device="meta").spec.to_dict()
 
 
-@pytest.mark.parametrize("name", ["stage2_spatial_nano.nonsense", "stage2_spatial_nano."])
+@pytest.mark.parametrize("name", ["stage2_shared_nano.nonsense", "stage2_shared_nano."])
 def test_a_tag_that_does_not_exist_is_refused_even_without_weights(name: str) -> None:
-    with pytest.raises(
-        pvzoo.UnknownNameError, match=r"stage2_spatial_nano has no weights tagged '.*'; it has none yet"
-    ):
+    with pytest.raises(pvzoo.UnknownNameError, match=r"stage2_shared_nano has no weights tagged '.*'; it has none yet"):
         pvzoo.create(name, device="meta")
 
 
@@ -456,7 +454,6 @@ def shelf(tmp_path: Path) -> dict[str, Model]:
         ("acme/small", "v1", "v1"),
         ("acme/small.v1", True, "v1"),
         ("acme/small.v1", "v1", "v1"),
-        ("stage1_convnext_palm_nano", True, "acme"),
         ("stage1_convnext_palm_nano.acme", True, "acme"),
     ],
 )

@@ -444,9 +444,9 @@ def test_a_training_starts_from_branches_by_name_and_folder(packed: Made, tmp_pa
         ("runs/none/model", PvzooError, "init runs/none/model: there is no such folder, and "),
         ("acme/both.v2", WeightsError, "there are no pretrained weights for acme/both.v2; it has v1"),
         (
-            "stage2_local",
+            "stage2_shared",
             WeightsError,
-            "there are no pretrained weights for stage2_local; pvzoo.list_models(pretrained=",
+            "there are no pretrained weights for stage2_shared; pvzoo.list_models(pretrained=",
         ),
         ("none.safetensors", WeightsError, "none.safetensors: no such file"),
     ],
@@ -541,7 +541,11 @@ def test_what_cannot_be_reproduced(
             WeightsError,
             "no manifest lists weights for acme/both.v2, so there is nothing to reproduce; it has v1",
         ),
-        ("stage2_local", WeightsError, "no manifest lists weights for stage2_local, so there is nothing to reproduce"),
+        (
+            "stage2_shared",
+            WeightsError,
+            "no manifest lists weights for stage2_shared, so there is nothing to reproduce",
+        ),
     ],
 )
 def test_what_is_not_recorded(packed: Made, name: str, error: type[Exception], message: str) -> None:
