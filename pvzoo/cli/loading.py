@@ -12,7 +12,10 @@ from ..errors import HubError, PvzooError, UnknownNameError
 from ..model import Model
 from ..specs import names_file
 
-HOW = "'pip install pvzoo-weights' brings those of the zoo, for machines without a network as well"
+HOW = (
+    "'pip install pvzoo-weights', or pvzoo-weights-nano for small models, "
+    "brings those of the zoo, for machines without a network as well"
+)
 
 
 def open_model(name: str, device: str, seed: int, *, size: int | None = None) -> Model:
