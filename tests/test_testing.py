@@ -50,6 +50,7 @@ from pvzoo.testing import (
 from pvzoo.testing.datasets import LACKS_TREE
 
 DOCS = Path(__file__).parents[1] / "docs" / "testing.md"
+ALL = {kind: checks(kind) for kind in KINDS}  # all are registered before a test puts others in their place
 Kind = Literal["fusion", "backbone", "alignment", "head", "weight_source", "dataset"]
 
 
