@@ -19,11 +19,14 @@ from browser import open_page as open_page
 import pvzoo
 from pvzoo.cli import main
 from pvzoo.data.table import Table
-from pvzoo.plugins import Host, Plugin, discover
+from pvzoo.plugins import Host, Plugin, discover, using
 
 # Torch is not imported yet. Several workers with several threads each would only wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What this Python has installed already, for PVZOO_DISABLE_PLUGINS: a test's process sees what the test installs.
+INSTALLED = ",".join(plugin.vendor for plugin in discover())
 
 HEADER = "import pvzoo\nfrom pvzoo import hookimpl\n\n"
 
@@ -88,6 +91,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.fixture
+def no_plugins() -> Iterator[None]:
+    """Without the plugins that this Python may have installed."""
+    with using(Host([])):
+        yield
 
 
 @pytest.fixture

@@ -473,6 +473,7 @@ def test_nothing_is_sent_if_one_is_wrong(hub: HubServer, clock: Clock, shelf: Pa
     assert hub.requests == []
 
 
+@pytest.mark.usefixtures("no_plugins")
 def test_push_and_pull_on_the_command_line(
     hub: HubServer, clock: Clock, folder: Path, call: Callable[..., Any], tmp_path: Path
 ) -> None:

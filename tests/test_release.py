@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Site
+from conftest import INSTALLED, Site
 from safetensors.torch import load_file
 from small import OWN
 
@@ -182,7 +182,7 @@ def installed(made: Made, site: Any, tmp_path: Path) -> Site:
     return site  # type: ignore[no-any-return]
 
 
-OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
+OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1", "PVZOO_DISABLE_PLUGINS": INSTALLED}
 
 
 def test_an_installed_package_is_loaded_and_verified_without_a_network(
