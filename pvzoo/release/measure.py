@@ -129,9 +129,9 @@ def listed(result: Evaluation, images: Images, split: Split, used: tuple[str, ..
         yield Metric(
             name=name,
             at=at,
-            value=figure.value,
-            low=figure.interval.low if known else None,
-            high=figure.interval.high if known else None,
+            value=rounded(figure.value),
+            low=rounded(figure.interval.low) if known else None,
+            high=rounded(figure.interval.high) if known else None,
             dataset=images.name,
             protocol=split.protocol,
             modalities=used,
@@ -139,3 +139,8 @@ def listed(result: Evaluation, images: Images, split: Split, used: tuple[str, ..
             impostor=figure.counts.impostor,
             subjects=figure.counts.subjects,
         )
+
+
+def rounded(figure: float) -> float:
+    """A figure to six digits; those after them differ from machine to machine, with the order of sums."""
+    return float(f"{figure:.6g}")
