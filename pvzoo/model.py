@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
-from keyword import iskeyword
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,17 +54,13 @@ class Parts(nn.ModuleDict):
     """
 
     def __getitem__(self, key: str) -> nn.Module:
-        return super().__getitem__(attribute(key))
+        return super().__getitem__(weights.attribute(key))
 
     def __setitem__(self, key: str, module: nn.Module) -> None:
-        super().__setitem__(attribute(key), module)
+        super().__setitem__(weights.attribute(key), module)
 
     def __contains__(self, key: str) -> bool:
-        return super().__contains__(attribute(key))
-
-
-def attribute(name: str) -> str:
-    return f"{name}_" if iskeyword(name) else name
+        return super().__contains__(weights.attribute(key))
 
 
 class Model(nn.Module):
@@ -158,7 +153,8 @@ class Model(nn.Module):
 
     @property
     def thresholds(self) -> tuple[Threshold, ...]:
-        """Those that were chosen with these weights; none once the weights have changed. Saved with the model."""
+        """Those that were measured with this model's scores: none once the weights have changed, or if it was created
+        with another size of images, fusion or the like than it was saved with. Saved with the model."""
         thresholds, values = self._thresholds
         return thresholds if thresholds and weights.unchanged(self, values) else ()
 

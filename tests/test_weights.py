@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small import TINY, batch, randomise
+from small import PALM, TINY, batch, randomise
 from torch import nn
 
 import pvzoo
@@ -23,6 +23,7 @@ from pvzoo.errors import PvzooError, SpecError, WeightsError
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
 from pvzoo.tensorfile import METADATA_KEY, read_header
+from pvzoo.threshold import Threshold
 from pvzoo.weights import header_at, load_branches, skip_init
 
 
@@ -543,6 +544,23 @@ def test_branches_of_another_architecture_are_refused(four_branches: list[Path],
         only_global.load_branches(other)
 
 
+def test_branches_of_a_like_architecture_are_refused(tmp_path: Path) -> None:
+    """Its tensors have the same names and shapes, and its convolutions pad otherwise."""
+
+    def made(arch: str, **params: Any) -> Model:
+        backbone = {"name": "timm", "params": {"arch": arch, **params}}
+        return pvzoo.create({**PALM, "branches": {"local": {"backbone": backbone}}})
+
+    folder = made("tf_efficientnet_b0").save(tmp_path / "tf")
+    made("tf_efficientnet_b0", drop_path_rate=0.1).load_branches(folder)  # which matters in training alone
+    with pytest.raises(WeightsError) as refused:
+        made("efficientnet_b0").load_branches(folder)
+    assert str(refused.value) == (
+        f"{folder / 'model.safetensors'}: branch palm.local is timm@1(arch=tf_efficientnet_b0) in the file and "
+        "timm@1(arch=efficientnet_b0) in the model; nothing was loaded"
+    )
+
+
 def test_a_branch_alone_starts_from_that_of_another_modality(four_branches: list[Path]) -> None:
     vein = pvzoo.create("stage1_convnext_vein_nano")
     report = vein.load_branches(four_branches[2])
@@ -561,6 +579,35 @@ def test_shared_branches_start_from_those_of_one_modality(four_branches: list[Pa
     image = torch.rand(1, 1, 224, 224)
     features = shared.features(image, image)
     assert torch.equal(features["local"]["palm"], features["local"]["vein"])
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model with a threshold."""
+    model = pvzoo.create({**TINY, "fusion": {"global": "sum", "local": "sum"}})
+    counts = {"fmr": 0.0, "fnmr": 0.0, "genuine": 10, "impostor": 90, "measured_on": "palms of 64 x 64"}
+    model.set_thresholds([Threshold(value=0.5, rule="fmr", target=1e-2, **counts)])
+    return model.save(tmp_path_factory.mktemp("judged"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, True),
+        ({"num_classes": 7}, True),
+        ({"head": "cosface"}, True),
+        ({"image_size": 96}, False),
+        ({"preprocessing.mean": [0.1]}, False),
+        ({"embedding.normalize": False}, False),
+        ({"fusion.local": "max"}, False),
+    ],
+    ids=str,
+)
+def test_thresholds_are_of_the_scores_that_they_were_measured_on(
+    judged: Path, changes: dict[str, Any], kept: bool
+) -> None:
+    model = pvzoo.create(f"local-dir:{judged}", **changes)
+    assert bool(model.thresholds) is kept
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from ..evaluation.bootstrap import FOLDS, subject_bootstrap
 from ..evaluation.models import embed_part
 from ..evaluation.protocols import compared
 from ..evaluation.scores import Comparisons, Counts, count_scores
-from ..model import Model, attribute
+from ..model import Model
 from ..progress import track
 from ..specs import ModelSpec, Source, load_spec
 from ..training.batches import pixels
@@ -34,7 +34,7 @@ from ..training.folder import claimed, write
 from ..training.machine import Machine, device_of
 from ..training.recipe import Recipe, load_recipe
 from ..training.run import branch_specs, fit, train
-from ..weights import header_at
+from ..weights import attribute, header_at
 from .study import Arm, Arms, Study, arms
 
 STUDY, FIGURES, FOLDED, ERROR = "study.yaml", "figures.json", "folds.npy", "error.txt"

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ..errors import PvzooError, did_you_mean
-from ..model import Model, attribute
+from ..model import Model
+from ..weights import attribute
 from .recipe import Group
 
 

@@ -12,5 +12,6 @@ from .loading import load_model as load_model
 from .matching import LoadReport as LoadReport
 from .skipping import no_collection as no_collection
 from .skipping import skip_init as skip_init
+from .tensors import attribute as attribute
 from .tensors import first_values as first_values
 from .tensors import unchanged as unchanged

@@ -14,7 +14,16 @@ from ..errors import WeightsError
 from ..specs import ModelSpec
 from ..tensorfile import Header, read_tensors
 from .folder import header_at
-from .matching import COMPUTED, LoadReport, compare_specs, match, report_of
+from .matching import (
+    COMPUTED,
+    SCORING,
+    LoadReport,
+    compare_backbones,
+    compare_specs,
+    differing,
+    match,
+    report_of,
+)
 from .skipping import no_collection
 from .tensors import assign, copy, derived, own_tensors, refresh, refuse_meta
 
@@ -40,6 +49,8 @@ def load_model(spec: ModelSpec, header: Header, build: Callable[..., Model], dty
     plan = match(own_tensors(model), header, initialise=fresh)
     target = dtype or (getattr(torch, header.about.dtype) if header.about.dtype else None)
     report = report_of(header, plan, target)
+    if report.thresholds and differing(spec, header, SCORING):
+        report = replace(report, thresholds=())  # they are of scores that this model does not give
     assign(model, read_tensors(header, plan.take, target))
     if target not in (None, torch.get_default_dtype()):
         model.to(target)  # the buffers that no file holds
@@ -54,7 +65,7 @@ def load_into(model: Model, path: Path) -> LoadReport:
     header = header_at(path)
     own = own_tensors(model)
     refuse_meta(model)
-    compare_specs(model.spec, header, ("preprocessing", *COMPUTED))
+    compare_specs(model.spec, header, COMPUTED)
     plan = match(own, header)
     copy(own, read_tensors(header, plan.take))
     refresh(model)
@@ -73,7 +84,7 @@ def load_branches(model: Model, sources: Sequence[tuple[str, Header]], *, any_si
         any_size: Whether they may be of another image size, as what a training starts from may.
 
     Raises:
-        WeightsError: If a branch is missing, comes twice, is not in the model, or has other tensors.
+        WeightsError: If a branch is missing, comes twice, is not in the model, or is of another network.
     """
     refuse_meta(model)
     own = {name: tensor for name, tensor in own_tensors(model).items() if name.startswith("branches.")}
@@ -94,6 +105,7 @@ def load_branches(model: Model, sources: Sequence[tuple[str, Header]], *, any_si
                 raise WeightsError(f"{source}: branch {branch} is not in the model, which has {has}")
             owners[branch] = source
         compare_specs(model.spec, header, ("preprocessing",), any_size=any_size)
+        compare_backbones(model.spec, header, branches)
         part = {name: tensor for name, tensor in own.items() if _branch(name) in branches}
         match(part, replace(header, tensors={name: header.tensors[name] for name in names}))
         taken.append((header, names))

@@ -12,6 +12,7 @@ from ..errors import WeightsError
 from ..specs import ModelSpec, Source, load_spec
 from ..tensorfile import Header
 from ..threshold import Threshold
+from .tensors import attribute
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,22 @@ def report_of(header: Header, plan: Plan, target: torch.dtype | None) -> LoadRep
     )
 
 
-COMPUTED = ("modalities", "branches", "share_branches", "fusion", "embedding", "head", "num_classes")
+SCORING = ("preprocessing", "modalities", "branches", "share_branches", "fusion", "embedding")
+"""The fields of a spec on which embeddings depend."""
+
+COMPUTED = (*SCORING, "head", "num_classes")
+"""And those on which logits do."""
+
+
+def differing(spec: ModelSpec, header: Header, fields: Sequence[str], *, any_size: bool = False) -> list[str]:
+    """Those of the fields in which a model differs from the one that was saved."""
+    if header.about.spec is None:
+        return []
+    saved = saved_spec(header).model_dump(mode="json", include=set(fields))
+    own = spec.model_dump(mode="json", include=set(fields))
+    if any_size:
+        saved["preprocessing"]["size"] = own["preprocessing"]["size"]
+    return [field for field in fields if saved[field] != own[field]]
 
 
 def compare_specs(spec: ModelSpec, header: Header, fields: Sequence[str], *, any_size: bool = False) -> None:
@@ -113,13 +129,46 @@ def compare_specs(spec: ModelSpec, header: Header, fields: Sequence[str], *, any
     Raises:
         WeightsError: Naming the fields of the file's spec that differ.
     """
+    if found := differing(spec, header, fields, any_size=any_size):
+        message = f"{header.path}: was saved from a model with other {', '.join(found)}"
+        raise WeightsError(f"{message}; nothing was loaded ('pvzoo resolve' shows a model's spec)")
+
+
+def compare_backbones(spec: ModelSpec, header: Header, branches: Sequence[str]) -> None:
+    """Refuses branches of another network, although the tensors may fit: two of timm may differ in padding alone.
+
+    Args:
+        spec: Of the model to fill.
+        header: Of the file.
+        branches: By the names in tensors, ``palm.local``, as the model has them.
+
+    Raises:
+        WeightsError: Naming a branch that differs, and how.
+    """
     if header.about.spec is None:
         return
-    saved = load_spec(Source(str(header.path), header.about.spec)).model_dump(mode="json", include=set(fields))
-    own = spec.model_dump(mode="json", include=set(fields))
-    if any_size:
-        saved["preprocessing"]["size"] = own["preprocessing"]["size"]
-    differing = [field for field in fields if saved[field] != own[field]]
-    if differing:
-        message = f"{header.path}: was saved from a model with other {', '.join(differing)}"
-        raise WeightsError(f"{message}; nothing was loaded ('pvzoo resolve' shows a model's spec)")
+    saved = saved_spec(header)
+    alone = len(spec.modalities) == len(saved.modalities) == 1  # the only modality stands for the other's
+    own, theirs = _backbones(spec, spec.modalities), _backbones(saved, (spec if alone else saved).modalities)
+    for branch in branches:
+        if own[branch] != theirs[branch]:
+            message = f"{header.path}: branch {branch} is {theirs[branch]} in the file and {own[branch]} in the model"
+            raise WeightsError(f"{message}; nothing was loaded")
+
+
+def _backbones(spec: ModelSpec, modalities: Sequence[str]) -> dict[str, str]:
+    """The networks of branches, with the parameters that decide what they compute."""
+    found = {}
+    for name, branch in spec.branches.items():
+        for modality, called in zip(spec.modalities, modalities, strict=True):
+            ref = branch.backbone[modality]
+            params = ref.params.model_dump(mode="json", exclude={"drop_path_rate"}, exclude_none=True)
+            shown = ", ".join(f"{key}={value}" for key, value in sorted(params.items()))
+            found[f"{attribute(called)}.{attribute(name)}"] = f"{ref.name}@{ref.revision}({shown})"
+    return found
+
+
+def saved_spec(header: Header) -> ModelSpec:
+    """The spec in a file that has one."""
+    assert header.about.spec is not None
+    return load_spec(Source(str(header.path), header.about.spec))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from keyword import iskeyword
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+
+
+def attribute(name: str) -> str:
+    """What a part of a model is called in the names of its tensors: ``global_``, since ``global`` is Python's."""
+    return f"{name}_" if iskeyword(name) else name
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
