@@ -164,7 +164,8 @@ def _backbones(spec: ModelSpec, modalities: Sequence[str]) -> dict[str, str]:
             ref = branch.backbone[modality]
             params = ref.params.model_dump(mode="json", exclude={"drop_path_rate"}, exclude_none=True)
             shown = ", ".join(f"{key}={value}" for key, value in sorted(params.items()))
-            found[f"{attribute(called)}.{attribute(name)}"] = f"{ref.name}@{ref.revision}({shown})"
+            network = f"{ref.name}@{ref.revision}"
+            found[f"{attribute(called)}.{attribute(name)}"] = f"{network} ({shown})" if shown else network
     return found
 
 
