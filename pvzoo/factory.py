@@ -89,7 +89,7 @@ def create(
         name = catalog.find_model(name).name
         if isinstance(pretrained, PathLike) or (isinstance(pretrained, str) and _leads_to_a_file(pretrained)):
             path = Path(pretrained).expanduser()
-            if path.is_file():
+            if not weights.is_folder(path) and path.exists():
                 header = read_header(path)
                 return _placed(_loaded(path, weights.spec_of(header), header, changes, dtype, name), device)
             return _from_files(weights.files_in(path), str(path), changes, device, dtype, name)
@@ -150,7 +150,8 @@ def _loaded(
         spec = load_spec(Source(str(source), dict(saved)), changes)
     except SpecError as error:
         raise _newer(header, error) from error
-    return weights.load_model(spec, header, Model, dtype)
+    with nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
+        return weights.load_model(spec, header, Model, dtype)
 
 
 def _newer(header: Header, error: SpecError) -> SpecError:
@@ -167,8 +168,9 @@ def _newer(header: Header, error: SpecError) -> SpecError:
 
 
 def _placed(model: Model, device: str | torch.device | None) -> Model:
-    # Even a move to where it is costs a walk over two thousand tensors.
-    return (model if device is None else model.to(device)).eval()
+    where = torch.device(torch.get_default_device() if device is None else device)
+    # Weights are read on the CPU. Even a move to where it is costs a walk over two thousand tensors.
+    return (model if where.type == "cpu" else model.to(where)).eval()
 
 
 def _source(name_or_spec: SpecLike) -> Source | Mapping[str, Any] | ModelSpec:
@@ -183,7 +185,7 @@ def _source(name_or_spec: SpecLike) -> Source | Mapping[str, Any] | ModelSpec:
             return Source.from_file(path)
         return catalog.source(name_or_spec)
     except (SpecError, UnknownNameError) as error:
-        if name_or_spec and path.is_dir():
+        if name_or_spec and weights.is_folder(path):
             hint = f"write 'local-dir:{name_or_spec}' to load a saved model"
             raise PvzooError(f"{str(name_or_spec)!r} is a folder; {hint}") from error
         if path.suffix == ".safetensors":

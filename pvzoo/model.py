@@ -178,8 +178,9 @@ class Model(nn.Module):
             EvaluationError: If the model has no threshold for this FMR.
             InputError: If images are too many or too few.
         """
-        self.threshold(fmr)  # before anything is computed
-        return self.decide(self.score(a, b), fmr=fmr)
+        threshold = self.threshold(fmr)  # before anything is computed
+        score = self.score(a, b)
+        return Decision(score >= threshold.value, score, threshold)
 
     def score(self, a: Any, b: Any) -> float:
         """How alike two palms are: the cosine of their embeddings. Arguments as of :meth:`verify`.

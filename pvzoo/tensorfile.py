@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -198,7 +198,7 @@ def read_tensors(header: Header, names: Iterable[str], dtype: torch.dtype | None
                     raise WeightsError(f"{path}: the file was changed while it was being read; load it again")
                 for name in sorted(part, key=lambda name: header.places[name][1]):
                     stored, shape = header.tensors[name]
-                    tensors[name] = torch.empty(shape, dtype=stored)
+                    tensors[name] = torch.empty(shape, dtype=stored, device="cpu")
                     rest = memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
                     file.seek(header.places[name][1])
                     while rest:
@@ -216,21 +216,15 @@ def read_tensors(header: Header, names: Iterable[str], dtype: torch.dtype | None
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a file beside ``path`` to write, which takes its name at the end: the old content or the whole new one."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(descriptor)
-    new = Path(name)
+    new = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    new.touch(exist_ok=False)
+    rights = new.stat().st_mode  # those of any new file; safetensors makes its own for their owner alone
     try:
         yield new
-        new.chmod(0o666 & ~_umask())
+        new.chmod(rights)
         with new.open("rb") as file:
             os.fsync(file.fileno())
         new.replace(path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -275,11 +275,12 @@ def test_pinned_weights_are_fetched_once_and_hashed_once(
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("place", ["{}/file", "~nobody-of-that-name"])
 def test_without_a_place_for_notes_files_are_hashed_each_time(
-    zoo: Host, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    zoo: Host, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("PVZOO_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("PVZOO_CACHE", place.format(tmp_path))
     hashed: list[Path] = []
     whole = digests.sha256
     monkeypatch.setattr(digests, "sha256", lambda path: hashed.append(path) or whole(path))

@@ -17,13 +17,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from small import PALM, TINY, batch, randomise
 from torch import nn
+from unprivileged import unprivileged
 
 import pvzoo
+from pvzoo.cli.loading import open_model
 from pvzoo.errors import PvzooError, SpecError, WeightsError
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
 from pvzoo.tensorfile import METADATA_KEY, read_header
 from pvzoo.threshold import Threshold
+from pvzoo.training.starts import find_start
 from pvzoo.weights import header_at, load_branches, skip_init
 
 
@@ -266,6 +269,7 @@ def test_a_wrong_file_is_an_error_and_leaves_the_model_untouched(trained, kind: 
         (lambda folder: (folder / "config.json").unlink(), WeightsError, "there is no config.json in it"),
         (lambda folder: (folder / "config.json").write_text("{"), WeightsError, "cannot be read"),
         (lambda folder: (folder / "config.json").write_text("[]"), WeightsError, "should be a mapping"),
+        (lambda folder: (folder / "config.json").write_text("[" * 10_000), WeightsError, "cannot be read"),
         (
             lambda folder: (folder / "config.json").write_text(
                 (folder / "config.json").read_text().replace('"num_classes": 5', '"num_classes": 6')
@@ -280,6 +284,37 @@ def test_a_damaged_folder_is_named(trained, change, error: type[PvzooError], fau
     change(folder)
     with pytest.raises(error, match=fault):
         pvzoo.create(f"local-dir:{folder}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of folders mean nothing there")
+def test_a_folder_behind_a_barred_one_is_an_error(trained, tmp_path: Path) -> None:
+    model, folder = trained
+    calls = (
+        lambda: pvzoo.create(f"local-dir:{folder}"),
+        lambda: pvzoo.create(folder),
+        lambda: pvzoo.create("stage2_spatial", pretrained=folder),
+        lambda: model.load_weights(folder),
+        lambda: open_model(str(folder), "cpu", 0),
+        lambda: find_start(str(folder)),
+    )
+    tmp_path.chmod(0o700)
+    with unprivileged(tmp_path.parent):
+        for call in calls:
+            with pytest.raises(WeightsError, match=f"^{folder}: cannot be read: Permission denied$"):
+                call()
+
+
+def test_a_default_device_is_that_of_loaded_weights_too(trained) -> None:
+    _, folder = trained
+    with torch.device("meta"):
+        assert pvzoo.create(f"local-dir:{folder}").device.type == "meta"
+        assert pvzoo.create(f"local-dir:{folder}", device="cpu").device.type == "cpu"
+
+
+def test_saved_files_have_the_rights_of_any_new_file(trained, tmp_path: Path) -> None:
+    _, folder = trained
+    (tmp_path / "new").touch()
+    assert {file.stat().st_mode for file in folder.iterdir()} == {(tmp_path / "new").stat().st_mode}
 
 
 def test_a_folder_is_no_weights_file(trained) -> None:

@@ -11,6 +11,7 @@ from .. import catalog, factory
 from ..errors import HubError, PvzooError, UnknownNameError
 from ..model import Model
 from ..specs import names_file
+from ..weights import is_folder
 
 HOW = (
     "'pip install pvzoo-weights', or pvzoo-weights-nano for small models, "
@@ -29,7 +30,7 @@ def open_model(name: str, device: str, seed: int, *, size: int | None = None) ->
         raise PvzooError("--model is empty; 'pvzoo list' shows all models")
     path = Path(name).expanduser()
     resized: dict[str, Any] = {} if size is None else {"preprocessing.size": size}
-    if path.is_dir():
+    if is_folder(path):
         return factory.create(f"local-dir:{path}", device=where, **resized)
     if path.suffix == ".safetensors":
         return factory.load(path, device=where, **resized)

@@ -50,7 +50,7 @@ def find_start(name: str) -> Start:
         WeightsError: If they are damaged.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
+    if weights.is_folder(path):
         return Start(name, weights.header_at(path), weights.files_in(path))
     if path.exists() or path.suffix == ".safetensors":
         return Start(name, weights.header_at(path), {path.name: path})

@@ -3,6 +3,7 @@
 from .folder import Files as Files
 from .folder import files_in as files_in
 from .folder import header_at as header_at
+from .folder import is_folder as is_folder
 from .folder import read_files as read_files
 from .folder import save as save
 from .folder import spec_of as spec_of

@@ -88,12 +88,24 @@ def files_in(directory: Path) -> Files:
     Raises:
         WeightsError: If there is no such folder, or it cannot be read.
     """
-    if not directory.is_dir():
-        raise WeightsError(f"{directory}: no such folder; it should hold {CONFIG} and {WEIGHTS}")
     try:
         return {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise WeightsError(f"{directory}: no such folder; it should hold {CONFIG} and {WEIGHTS}") from error
     except OSError as error:
         raise WeightsError(f"{directory}: cannot be read: {error.strerror or error}") from error
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder.
+
+    Raises:
+        WeightsError: If the way there is barred.
+    """
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_files(files: Files, where: str) -> tuple[dict[str, Any], Header]:
@@ -113,7 +125,7 @@ def read_files(files: Files, where: str) -> tuple[dict[str, Any], Header]:
     config = files[CONFIG]
     try:
         spec = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{config}: cannot be read: {error}") from error
     if not isinstance(spec, dict):
         raise WeightsError(f"{config}: should be a mapping of fields")
@@ -131,9 +143,12 @@ def header_at(path: Path) -> Header:
     Raises:
         WeightsError: If there are none, or they are damaged.
     """
-    if not path.is_dir() or (path / WEIGHTS).exists() or not (path / INDEX).exists():
-        return read_header(path / WEIGHTS if path.is_dir() else path)
-    return read_index(path / INDEX, files_in(path))
+    if not is_folder(path):
+        return read_header(path)
+    files = files_in(path)
+    if INDEX in files and WEIGHTS not in files:
+        return read_index(files[INDEX], files)
+    return read_header(path / WEIGHTS)
 
 
 def spec_of(header: Header) -> dict[str, Any]:
