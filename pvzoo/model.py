@@ -22,7 +22,7 @@ from .images import Images, preprocess
 from .manifest import Facts
 from .specs import ModelSpec
 from .specs.fields import Ref
-from .threshold import Decision, Threshold
+from .threshold import DEFAULT_FMR, Decision, Threshold
 
 if TYPE_CHECKING:
     from .hub.publish import Published
@@ -162,23 +162,23 @@ class Model(nn.Module):
         """Gives the model thresholds of its scores; see :func:`pvzoo.evaluation.results.choose_thresholds`."""
         self._thresholds = (tuple(thresholds), weights.first_values(self) if thresholds else [])
 
-    def verify(self, a: Any, b: Any, *, fmr: float = 1e-4) -> Decision:
+    def verify(self, a: Any, b: Any, *, fmr: float = DEFAULT_FMR) -> Decision:
         """Says whether two palms are of one identity: whether the cosine of their embeddings reaches a threshold.
 
         Args:
             a: The images of one palm, one a modality in the order of ``spec.modalities``, ``None`` for a missing one;
                 a model of one modality takes the image itself. Anything that :meth:`preprocess` takes.
             b: Those of the other.
-            fmr: The target of the threshold, one of :attr:`thresholds`.
+            fmr: The target of the threshold, one of :attr:`thresholds` that were measured with these modalities.
 
         Returns:
             The answer, with the score, the threshold, and which FMR was measured on what.
 
         Raises:
-            EvaluationError: If the model has no threshold for this FMR.
+            EvaluationError: If the model has no threshold for this FMR and these modalities.
             InputError: If images are too many or too few.
         """
-        threshold = self.threshold(fmr)  # before anything is computed
+        threshold = self.threshold_for(a, b, fmr=fmr)  # before anything is computed
         score = self.score(a, b)
         return Decision(score >= threshold.value, score, threshold)
 
@@ -189,36 +189,67 @@ class Model(nn.Module):
             InputError: If images are too many or too few.
         """
         with torch.inference_mode():
-            first, second = (self.embed(*self._palm(images)).float() for images in (a, b))
+            first, second = (
+                self.embed(*(None if image is None else self.preprocess(image) for image in self._images(palm))).float()
+                for palm in (a, b)
+            )
         return float(F.cosine_similarity(first, second))
 
-    def decide(self, score: float, *, fmr: float = 1e-4) -> Decision:
-        """The answer that a score means; see :meth:`verify`."""
-        threshold = self.threshold(fmr)
+    def decide(self, score: float, *, fmr: float = DEFAULT_FMR, modalities: Sequence[str] = ()) -> Decision:
+        """The answer that a score means; see :meth:`verify`.
+
+        Args:
+            score: Of two palms.
+            fmr: The target of the threshold.
+            modalities: Those that both palms had; all that the model takes if left out.
+
+        Raises:
+            EvaluationError: As :meth:`threshold`.
+        """
+        threshold = self.threshold(fmr, modalities)
         return Decision(score >= threshold.value, score, threshold)
 
-    def threshold(self, fmr: float) -> Threshold:
+    def threshold_for(self, a: Any, b: Any, *, fmr: float = DEFAULT_FMR) -> Threshold:
+        """The threshold that decides about two palms; arguments and errors as of :meth:`verify`."""
+        first, second = (
+            tuple(m for m, image in zip(self.spec.modalities, self._images(palm), strict=True) if image is not None)
+            for palm in (a, b)
+        )
+        if first != second:
+            has = f"one palm has {' and '.join(first) or 'no image'}, the other {' and '.join(second) or 'none'}"
+            raise EvaluationError(f"{has}; thresholds are measured with the same modalities on both sides")
+        return self.threshold(fmr, first)
+
+    def threshold(self, fmr: float, modalities: Sequence[str] = ()) -> Threshold:
         """That of :attr:`thresholds` whose target is an FMR.
+
+        Args:
+            fmr: The target.
+            modalities: Those that both palms have; all that the model takes if left out.
 
         Raises:
             EvaluationError: If there is none; says which there are.
         """
-        has = {cut.target: cut for cut in self.thresholds if cut.target is not None}
+        used = () if set(modalities) == set(self.spec.modalities) else tuple(modalities)
+        cuts = [cut for cut in self.thresholds if set(cut.modalities) == set(used)]
+        has = {cut.target: cut for cut in cuts if cut.target is not None}
         for target, cut in has.items():
             if math.isclose(target, fmr):
                 return cut
         known = f"it has {', '.join(f'{target:g}' for target in has)}" if has else "it has none"
-        message = f"the model has no threshold for an FMR of {fmr:g}; {known}"
+        alone = f" with {' and '.join(used)} alone" if used else ""
+        message = f"the model has no threshold for an FMR of {fmr:g}{alone}; {known}"
         if self._thresholds[0] and not self.thresholds:
             message += ", since its weights have changed since they were chosen"
-        raise EvaluationError(f"{message}; 'pvzoo eval FOLDER --data ... --export-thresholds' measures them")
+        which = f" --modalities {','.join(used)}" if used else ""
+        raise EvaluationError(f"{message}; 'pvzoo eval FOLDER --data ...{which} --export-thresholds' measures them")
 
-    def _palm(self, images: Any) -> list[Tensor | None]:
-        given = list(images) if isinstance(images, (list, tuple)) else [images]
+    def _images(self, palm: Any) -> list[Any]:
+        given = list(palm) if isinstance(palm, (list, tuple)) else [palm]
         if len(given) != len(self.spec.modalities):
             each = " and ".join(self.spec.modalities)
             raise InputError(f"a palm is {len(self.spec.modalities)} images ({each}), and {len(given)} were given")
-        return [None if image is None else self.preprocess(image) for image in given]
+        return given
 
     def forward(self, *images: Tensor | None, labels: Tensor | None = None, **by_name: Tensor | None) -> Output:
         """Runs the whole model: ``model(palm, vein)``, ``model(palm, vein, labels)``, ``model(palm=..., vein=...)``.

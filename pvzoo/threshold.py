@@ -7,6 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+DEFAULT_FMR = 1e-3
+"""The false match rate at which decisions are made if none is named."""
+
 
 class Threshold(BaseModel):
     """A score from which on two samples are accepted as of one identity, chosen on a set of comparisons.
@@ -21,6 +24,8 @@ class Threshold(BaseModel):
         impostor: Impostor comparisons.
         subjects: Persons in the set; ``None`` if unknown.
         measured_on: What the set was: data set, protocol, split.
+        modalities: Those that both samples had, the model's others missing; all that it takes if left out. Scores of
+            palm alone lie elsewhere than those of palm and vein.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,11 +39,14 @@ class Threshold(BaseModel):
     impostor: int = Field(gt=0)
     subjects: int | None = None
     measured_on: str = ""
+    modalities: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         people = "" if self.subjects is None else f" of {self.subjects:,} subjects"
         where = f" on {self.measured_on}" if self.measured_on else ""
-        return f"{self.value:.6g}, with FMR {self.fmr:.3g} in {self.impostor:,} impostor comparisons{people}{where}"
+        alone = f" of {' and '.join(self.modalities)} alone" if self.modalities else ""
+        counts = f"{self.impostor:,} impostor comparisons{alone}{people}{where}"
+        return f"{self.value:.6g}, with FMR {self.fmr:.3g} in {counts}"
 
 
 @dataclass(frozen=True)

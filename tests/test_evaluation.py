@@ -325,6 +325,28 @@ def test_verify_says_yes_or_no_and_what_was_measured(model: Model) -> None:
         other.verify(palm("anna_1"), vein, fmr=1e-2)
 
 
+def test_palms_with_other_modalities_have_other_thresholds(model: Model) -> None:
+    (anna, vein), ben = palm("anna_1"), palm("ben_1")[0]
+    alone = (
+        r"^the model has no threshold for an FMR of 0\.01 with palm alone; it has none; .*--modalities palm --export"
+    )
+    with pytest.raises(EvaluationError, match=alone):
+        model.verify((anna, None), (ben, None), fmr=1e-2)
+    with pytest.raises(EvaluationError, match=alone):
+        model.decide(0.5, fmr=1e-2, modalities=["palm"])
+    with pytest.raises(EvaluationError, match=r"^one palm has palm and vein, the other palm; thresholds are measured"):
+        model.verify((anna, vein), (ben, None), fmr=1e-2)
+    assert model.decide(2.0, fmr=1e-2, modalities=["vein", "palm"]).same
+    cut = model.thresholds[1].model_copy(update={"modalities": ("palm",), "value": -1.0})
+    every = model.thresholds
+    try:
+        model.set_thresholds([*every, cut])
+        assert model.verify((anna, None), (ben, None), fmr=1e-2).threshold == cut
+        assert model.verify((anna, vein), (anna, vein), fmr=1e-2).threshold == every[1]
+    finally:
+        model.set_thresholds(every)
+
+
 def test_thresholds_are_saved_and_shown(model: Model, tmp_path: Path) -> None:
     model.save(tmp_path / "saved")
     again = pvzoo.create(f"local-dir:{tmp_path / 'saved'}")
@@ -340,7 +362,7 @@ def test_thresholds_do_not_outlive_their_weights(model: Model, tmp_path: Path) -
     with pytest.raises(
         EvaluationError, match=r"^the model has no threshold for an FMR of 0\.0001; it has 0\.01, 0\.001; "
     ):
-        net.verify(palm("anna_1"), palm("anna_2"))
+        net.verify(palm("anna_1"), palm("anna_2"), fmr=1e-4)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.mul_(1.01)

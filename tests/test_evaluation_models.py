@@ -269,7 +269,7 @@ def test_thresholds_are_exported_and_decide(call: Callable[..., Any], model: Mod
     images = [str(Path(__file__).parents[1] / f"examples/palms/{m}/anna_1.png") for m in ("palm", "vein")] * 2
     done = call("compare", "--model", folder, *images)
     assert done.out == "score 1.0000\n"
-    assert f"no decision, as {folder} has no threshold for an FMR of 0.001; 'pvzoo eval FOLDER --data" in done.err
+    assert "note: no decision: the model has no threshold for an FMR of 0.001; it has none; 'pvzoo eval" in done.err
     done = call("compare", "--model", folder, "--fmr", "1e-2", *images)
     assert (done.code, done.out) == (2, "") and "the model has no threshold for an FMR of 0.01; it has none" in done.err
 
@@ -283,7 +283,7 @@ def test_thresholds_are_exported_and_decide(call: Callable[..., Any], model: Mod
     assert {t.dtype for t in after.values() if t.is_floating_point()} == {torch.float16}
     saved = pvzoo.create(f"local-dir:{folder}").thresholds
     chosen = json.loads((tmp_path / "out/metrics.json").read_text())["thresholds"]
-    assert [cut.model_dump() for cut in saved] == [each["dev"] for each in chosen]
+    assert [cut.model_dump(mode="json") for cut in saved] == [each["dev"] for each in chosen]
 
     done = call("compare", "--model", folder, "--fmr", "1e-2", *images)
     assert (done.code, done.err) == (0, "")
@@ -291,8 +291,18 @@ def test_thresholds_are_exported_and_decide(call: Callable[..., Any], model: Mod
     assert done.out.endswith("380 impostor comparisons of 10 subjects on synthpalm-mini, "
                              "closed_s1_s2(dev=0.1, gallery=all, incomplete=drop, seed=0), dev\n")  # fmt: skip
     found = json.loads(call("compare", "--model", folder, "--fmr", "1e-2", "--json", *images).out)
-    assert found["decision"] == {"same": True, "threshold": saved[1].model_dump()}
-    assert "--fmr chooses among 0.01" in call("compare", "--model", folder, *images).err
+    assert found["decision"] == {"same": True, "threshold": saved[1].model_dump(mode="json")}
+    assert "for an FMR of 0.001; it has 0.01; " in call("compare", "--model", folder, *images).err
+
+    # Those of palm alone are others, and come beside them.
+    palm = ("--model", folder, "--fmr", "1e-2", images[0], "-", images[0], "-")
+    message = "error: the model has no threshold for an FMR of 0.01 with palm alone; it has none; 'pvzoo eval FOLDER "
+    assert call("compare", *palm).err == f"{message}--data ... --modalities palm --export-thresholds' measures them\n"
+    options = (*options, "--modalities", "palm", "--export-thresholds")
+    assert call("eval", folder, *options, "--out", tmp_path / "alone").code == 0
+    both = pvzoo.create(f"local-dir:{folder}").thresholds
+    assert both[: len(saved)] == saved and {cut.modalities for cut in both[len(saved) :]} == {("palm",)}
+    assert " impostor comparisons of palm alone of 10 subjects on synthpalm-mini, " in call("compare", *palm).out
 
 
 @pytest.mark.parametrize(
@@ -326,10 +336,6 @@ def test_thresholds_are_exported_and_decide(call: Callable[..., Any], model: Mod
         (
             ["stage2_shared_nano", "--data", "synthpalm-mini", "--export-thresholds", "--out", "out"],
             "--export-thresholds saves into a model's folder, and stage2_shared_nano is none",
-        ),
-        (
-            ["{model}", "--data", "synthpalm-mini", "--export-thresholds", "--modalities", "palm", "--out", "out"],
-            "--export-thresholds needs all modalities: thresholds of one do not hold for both",
         ),
         (["{model}", "--data", "synthpalm-mini", "--modalities", "plam", "--out", "out"], "did you mean 'palm'?"),
         (

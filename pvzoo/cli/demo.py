@@ -11,7 +11,8 @@ import typer
 
 from ..errors import PvzooError, WeightsError
 from ..progress import track
-from .matching import DEFAULT_FMR, DeviceOption, ModelOption
+from ..threshold import DEFAULT_FMR
+from .matching import DeviceOption, ModelOption
 from .output import console, note, table
 
 if TYPE_CHECKING:

@@ -238,7 +238,7 @@ def _of_model(
     silence_pillow()
     chosen = open_protocol(job.protocol, job.params)
     net = open_model(job.model, device, how["seed"])
-    folder = _exportable(job.model, net, how["modalities"]) if export else None
+    folder = _exportable(job.model, net) if export else None
     images = open_images(Data(source=job.data, layout=job.layout))
     tested = None if job.tested is None else open_images(Data(source=job.tested))
     split = chosen.split(images.table, *([] if tested is None else [tested.table]))
@@ -265,24 +265,26 @@ def _of_model(
     return found
 
 
-def _exportable(name: str, net: Model, modalities: tuple[str, ...]) -> Path:
+def _exportable(name: str, net: Model) -> Path:
     """The folder that thresholds can be saved in."""
     folder = Path(name.removeprefix("local-dir:")).expanduser()
     if not folder.is_dir():
         raise EvaluationError(f"--export-thresholds saves into a model's folder, and {name} is none")
     if net.untrained:
         raise EvaluationError(f"{name} is untrained; thresholds of random weights decide nothing")
-    if len(modalities) not in (0, len(net.spec.modalities)):
-        raise EvaluationError("--export-thresholds needs all modalities: thresholds of one do not hold for both")
     return folder
 
 
 def _export(net: Model, thresholds: Sequence[Threshold], folder: Path) -> None:
-    """Saves thresholds with their model, which else stays as it is on disk."""
+    """Saves thresholds with their model, which else stays as it is on disk.
+
+    They take the place of older ones of the same modalities.
+    """
     from ..weights import header_at
 
     stored = {dtype for dtype, _ in header_at(folder).tensors.values() if dtype.is_floating_point}
-    net.set_thresholds(thresholds)
+    measured = {cut.modalities for cut in thresholds}
+    net.set_thresholds([*(cut for cut in net.thresholds if cut.modalities not in measured), *thresholds])
     net.save(folder, dtype=stored.pop() if len(stored) == 1 else None)
     targets = ", ".join(f"{cut.target:g}" for cut in thresholds if cut.target is not None)
     note(f"{folder}: has thresholds now" + (f" for an FMR of {targets}" if targets else ", but for the EER alone"))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ImageError, InputError, PvzooError
+from ..errors import EvaluationError, ImageError, InputError, PvzooError
+from ..threshold import DEFAULT_FMR, Decision
 from .output import console, note, print_json, silence_pillow
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from ..model import Model
     from ..pairs import Sample
-    from ..threshold import Decision
 
 ModelOption = Annotated[
     str,
@@ -28,7 +28,6 @@ ModelOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps, auto.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the random weights of an untrained model.")]
 MISSING = "-"
-DEFAULT_FMR = 1e-3
 
 
 def compare(
@@ -69,10 +68,16 @@ def compare(
         each = f"{' and '.join(modalities)} of palm A, then of palm B"
         raise InputError(f"{model} needs {2 * len(modalities)} images ({each}), and {len(images)} were given")
     paths = [None if path == MISSING else path for path in images]
-    if fmr is not None:
-        net.threshold(fmr)  # before anything is read
-    score = net.score(paths[: len(modalities)], paths[len(modalities) :])
-    decision = _decided(net, score, fmr)
+    a, b = paths[: len(modalities)], paths[len(modalities) :]
+    threshold, lacking = None, ""
+    try:
+        threshold = net.threshold_for(a, b, fmr=DEFAULT_FMR if fmr is None else fmr)  # before anything is read
+    except EvaluationError as error:
+        if fmr is not None:
+            raise
+        lacking = str(error)
+    score = net.score(a, b)
+    decision = None if threshold is None else Decision(score >= threshold.value, score, threshold)
     if as_json:
         about = decision and {"same": decision.same, "threshold": decision.threshold.model_dump()}
         print_json({"score": score, "model": model, "untrained": net.untrained, "decision": about})
@@ -81,17 +86,8 @@ def compare(
         if decision is not None:
             console.print(str(decision), highlight=False, markup=False, soft_wrap=True)
     say_if_untrained(net, model, seed)
-    if decision is None and not net.untrained:
-        has = ", ".join(f"{cut.target:g}" for cut in net.thresholds if cut.target is not None)
-        how = f"--fmr chooses among {has}" if has else "'pvzoo eval FOLDER --data ... --export-thresholds' makes some"
-        note(f"note: no decision, as {model} has no threshold for an FMR of {DEFAULT_FMR:g}; {how}")
-
-
-def _decided(net: Model, score: float, fmr: float | None) -> Decision | None:
-    """What the score means, if it was asked or can be said."""
-    if fmr is None and not any(cut.target == DEFAULT_FMR for cut in net.thresholds):
-        return None
-    return net.decide(score, fmr=fmr or DEFAULT_FMR)
+    if lacking and not net.untrained:
+        note(f"note: no decision: {lacking}")
 
 
 def embed(

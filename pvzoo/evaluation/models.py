@@ -169,7 +169,8 @@ def evaluate_model(
     samples = split.dev.samples
     with track("embedding dev", len(samples)) as advance:
         dev = embed(samples, images.reader, modalities=modalities, advance=advance)
-    thresholds = choose_thresholds(compared(dev.embeddings, split.dev), name=f"{source}, dev")
+    alone = () if modalities == model.spec.modalities else modalities
+    thresholds = choose_thresholds(compared(dev.embeddings, split.dev), name=f"{source}, dev", modalities=alone)
     classes, reason = _classes(model, split, tested)
     samples = split.test.samples
     with track("embedding test", len(samples)) as advance:

@@ -116,13 +116,16 @@ class Evaluation:
         raise KeyError(name if at is None else (name, at))
 
 
-def choose_thresholds(source: Source, targets: Sequence[float] = FMR_TARGETS, *, name: str = "") -> list[Threshold]:
+def choose_thresholds(
+    source: Source, targets: Sequence[float] = FMR_TARGETS, *, name: str = "", modalities: Sequence[str] = ()
+) -> list[Threshold]:
     """Thresholds of a dev set: at its EER, and for each FMR that it can show without rejecting everything.
 
     Args:
         source: The dev scores.
         targets: FMRs.
         name: What the scores are of, for reports.
+        modalities: Those that were used, if not all that the model takes.
 
     Raises:
         EvaluationError: If the scores seem to be reversed.
@@ -141,6 +144,7 @@ def choose_thresholds(source: Source, targets: Sequence[float] = FMR_TARGETS, *,
             impostor=rests.impostor,
             subjects=rests.subjects,
             measured_on=name,
+            modalities=tuple(modalities),
         )
         for rule, target, point in points
         if math.isfinite(point.threshold)
