@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
@@ -185,9 +186,14 @@ class Model(nn.Module):
     def score(self, a: Any, b: Any) -> float:
         """How alike two palms are: the cosine of their embeddings. Arguments as of :meth:`verify`.
 
+        Warns if the weights are random still.
+
         Raises:
             InputError: If images are too many or too few.
         """
+        if self.untrained:
+            hint = "pvzoo.create(..., pretrained=True) loads weights where there are any"
+            warnings.warn(f"the model is untrained, and its scores say nothing; {hint}", stacklevel=2)
         with torch.inference_mode():
             first, second = (
                 self.embed(*(None if image is None else self.preprocess(image) for image in self._images(palm))).float()

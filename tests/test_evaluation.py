@@ -325,6 +325,13 @@ def test_verify_says_yes_or_no_and_what_was_measured(model: Model) -> None:
         other.verify(palm("anna_1"), vein, fmr=1e-2)
 
 
+def test_scores_of_random_weights_come_with_a_warning(model: Model) -> None:
+    with pytest.warns(
+        UserWarning, match=r"^the model is untrained, and its scores say nothing; pvzoo"
+    ):
+        model.score(palm("anna_1"), palm("ben_1"))
+
+
 def test_palms_with_other_modalities_have_other_thresholds(model: Model) -> None:
     (anna, vein), ben = palm("anna_1"), palm("ben_1")[0]
     alone = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,7 +77,8 @@ def compare(
         if fmr is not None:
             raise
         lacking = str(error)
-    score = net.score(a, b)
+    with warnings.catch_warnings(action="ignore"):  # what is to be said of untrained weights is said below
+        score = net.score(a, b)
     decision = None if threshold is None else Decision(score >= threshold.value, score, threshold)
     if as_json:
         about = decision and {"same": decision.same, "threshold": decision.threshold.model_dump()}
