@@ -311,6 +311,13 @@ def test_a_default_device_is_that_of_loaded_weights_too(trained) -> None:
         assert pvzoo.create(f"local-dir:{folder}", device="cpu").device.type == "cpu"
 
 
+def test_what_other_images_do_to_shapes_is_said(trained) -> None:
+    _, folder = trained
+    said = "which were trained on images of 1 x 64 x 64, and the model takes 1 x 128 x 96:\n  branches"
+    with pytest.raises(WeightsError, match=said):
+        pvzoo.create(f"local-dir:{folder}", image_size=(128, 96))
+
+
 def test_saved_files_have_the_rights_of_any_new_file(trained, tmp_path: Path) -> None:
     _, folder = trained
     (tmp_path / "new").touch()

@@ -46,7 +46,7 @@ def load_model(spec: ModelSpec, header: Header, build: Callable[..., Model], dty
     """
     fresh = ["head"] if header.about.spec is not None and _head_changed(spec, header.about.spec) else []
     model = build(spec, init=fresh)
-    plan = match(own_tensors(model), header, initialise=fresh)
+    plan = match(own_tensors(model), header, spec, initialise=fresh)
     target = dtype or (getattr(torch, header.about.dtype) if header.about.dtype else None)
     report = report_of(header, plan, target)
     if report.thresholds and differing(spec, header, SCORING):
@@ -66,7 +66,7 @@ def load_into(model: Model, path: Path) -> LoadReport:
     own = own_tensors(model)
     refuse_meta(model)
     compare_specs(model.spec, header, COMPUTED)
-    plan = match(own, header)
+    plan = match(own, header, model.spec)
     copy(own, read_tensors(header, plan.take))
     refresh(model)
     return report_of(header, plan, model.dtype)
@@ -107,7 +107,7 @@ def load_branches(model: Model, sources: Sequence[tuple[str, Header]], *, any_si
         compare_specs(model.spec, header, ("preprocessing",), any_size=any_size)
         compare_backbones(model.spec, header, branches)
         part = {name: tensor for name, tensor in own.items() if _branch(name) in branches}
-        match(part, replace(header, tensors={name: header.tensors[name] for name in names}))
+        match(part, replace(header, tensors={name: header.tensors[name] for name in names}), model.spec)
         taken.append((header, names))
         skipped += [name for name in header.tensors if name not in names]
     absent = sorted({_branch(name) for name in own} - set(owners))

@@ -53,8 +53,14 @@ class Plan:
     skipped: list[str] = field(default_factory=list)
 
 
-def match(own: Mapping[str, Tensor], header: Header, initialise: Collection[str] = ()) -> Plan:
+def match(own: Mapping[str, Tensor], header: Header, spec: ModelSpec, initialise: Collection[str] = ()) -> Plan:
     """Compares names, shapes and types of model and file; nothing is read, nothing is changed.
+
+    Args:
+        own: The model's tensors.
+        header: The file.
+        spec: Of the model.
+        initialise: Parts whose tensors are not taken from the file.
 
     Raises:
         WeightsError: Listing what is missing, unexpected, and of another shape or type.
@@ -84,8 +90,20 @@ def match(own: Mapping[str, Tensor], header: Header, initialise: Collection[str]
         shown = "".join(f"\n  {fault}" for fault in faults[:8])
         more = f"\n  and {len(faults) - 8} more" if len(faults) > 8 else ""
         total = f"{len(header.tensors)} tensors in the file, {len(own)} in the model"
-        raise WeightsError(f"{header.path}: not the weights of this model ({total}):{shown}{more}")
+        why = _other_images(spec, header)
+        raise WeightsError(f"{header.path}: not the weights of this model ({total}){why}:{shown}{more}")
     return plan
+
+
+def _other_images(spec: ModelSpec, header: Header) -> str:
+    """What often explains tensors of other shapes: position biases and first layers depend on the images."""
+    if header.about.spec is None:
+        return ""
+    theirs, own = (
+        " x ".join(map(str, (image.channels, *image.size)))
+        for image in (saved_spec(header).preprocessing, spec.preprocessing)
+    )
+    return "" if theirs == own else f", which were trained on images of {theirs}, and the model takes {own}"
 
 
 def report_of(header: Header, plan: Plan, target: torch.dtype | None) -> LoadReport:
