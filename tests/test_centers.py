@@ -284,6 +284,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", EXACT)
 def test_two_processes_train_as_one(trained: Path, label: str) -> None:
     one = load_file(trained / f"{label}.0of1.safetensors")
@@ -294,6 +295,7 @@ def test_two_processes_train_as_one(trained: Path, label: str) -> None:
     assert torch.equal(first["backbone"], second["backbone"])
 
 
+@pytest.mark.slow
 def test_samples_of_shards_follow_from_the_seed(trained: Path) -> None:
     one, again, other = (load_file(trained / f"{label}.0of2.safetensors") for label in SAMPLED)
     assert all(torch.equal(one[name], again[name]) for name in one)

@@ -326,9 +326,7 @@ def test_verify_says_yes_or_no_and_what_was_measured(model: Model) -> None:
 
 
 def test_scores_of_random_weights_come_with_a_warning(model: Model) -> None:
-    with pytest.warns(
-        UserWarning, match=r"^the model is untrained, and its scores say nothing; pvzoo"
-    ):
+    with pytest.warns(UserWarning, match=r"^the model is untrained, and its scores say nothing; pvzoo"):
         model.score(palm("anna_1"), palm("ben_1"))
 
 

@@ -595,6 +595,7 @@ def test_a_model_need_not_have_parameters() -> None:
     torch.testing.assert_close(model.embed(palm, palm).norm(), torch.tensor(1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", ["local", "global"])
 def test_torch_export(branch: str) -> None:
     """``global`` is a Python keyword, and torch.export writes module names into Python code."""
