@@ -23,7 +23,7 @@ from unprivileged import unprivileged
 
 import pvzoo
 from pvzoo.errors import HubError, IntegrityError, PvzooError, SpecError, WeightsError, file_size
-from pvzoo.hub import client, digests, verify
+from pvzoo.hub import client, digests, packages, verify
 from pvzoo.manifest import Facts, Manifest, Weights
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
@@ -32,7 +32,7 @@ from pvzoo.zoo import Access
 
 NAME, TAG = "acme/palm", "made"
 TAGGED = f"{NAME}.{TAG}"
-REPO = "acme/tiny-palm"
+REPO, SHARDED = "acme/tiny-palm", "acme/tiny-palm-in-shards"
 LARGE, SMALL = "GET /cdn/model.safetensors/", "GET .*/config.json$"
 FACTS = Facts(
     licence="Apache-2.0", data=[{"name": "nothing", "origin": "synthetic"}], intended_use="Tests of the way to the Hub."
@@ -61,10 +61,18 @@ def entry(folder: Path) -> Weights:
     return verify.describe(files, FACTS, repo=REPO, revision="v1", build=Model)
 
 
+@pytest.fixture(scope="module")
+def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The same model as packages have it, and as they publish it."""
+    files = packages.shard(folder, tmp_path_factory.mktemp("shards"))
+    return {name: path.read_bytes() for name, path in files.items()}
+
+
 @pytest.fixture
-def hub(content: dict[str, bytes]) -> Iterator[HubServer]:
+def hub(content: dict[str, bytes], shards: dict[str, bytes]) -> Iterator[HubServer]:
     with HubServer() as server:
         server.add(REPO, content, tag="v1")
+        server.add(SHARDED, shards, tag="v1")
         yield server
 
 
@@ -123,15 +131,16 @@ def test_a_repository_loads_by_branch_tag_or_commit(
     assert hub.leaked == []
 
 
-def test_what_is_in_the_cache_is_not_fetched_again(hub: HubServer, clock: Clock, folder: Path) -> None:
-    commit = hub.repos[REPO].branches["main"]
-    pvzoo.create(f"hf-hub:{REPO}")
+@pytest.mark.parametrize("repo", [REPO, SHARDED])
+def test_what_is_in_the_cache_is_not_fetched_again(hub: HubServer, clock: Clock, folder: Path, repo: str) -> None:
+    commit = hub.repos[repo].branches["main"]
+    pvzoo.create(f"hf-hub:{repo}")
     hub.requests.clear()
-    pvzoo.create(f"hf-hub:{REPO}")
+    pvzoo.create(f"hf-hub:{repo}")
     assert {request.split()[0] for request in hub.requests} == {"HEAD"}, "only whether the branch has moved"
     hub.requests.clear()
-    pvzoo.create(f"hf-hub:{REPO}@{commit}")
-    pvzoo.create(f"hf-hub:{REPO}", offline=True)
+    for name, access in (("", {"offline": True}), (f"@{commit}", {}), (f"@{commit}", {"offline": True})):
+        assert equal(pvzoo.create(f"hf-hub:{repo}{name}", **access), folder)
     assert hub.requests == []
 
 
@@ -384,10 +393,13 @@ def test_nobody_listens(zoo: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("how", ["drop", "status", "hang"])
-def test_a_cached_copy_serves_while_the_hub_is_down(hub: HubServer, clock: Clock, folder: Path, how: FaultKind) -> None:
-    pvzoo.create(f"hf-hub:{REPO}")
+@pytest.mark.parametrize("repo", [REPO, SHARDED])
+def test_a_cached_copy_serves_while_the_hub_is_down(
+    hub: HubServer, clock: Clock, folder: Path, repo: str, how: FaultKind
+) -> None:
+    pvzoo.create(f"hf-hub:{repo}")
     hub.fail("", how, 10**6)
-    assert equal(pvzoo.create(f"hf-hub:{REPO}"), folder)
+    assert equal(pvzoo.create(f"hf-hub:{repo}"), folder)
     assert clock.slept == 0, "what is here is not waited for"
 
 

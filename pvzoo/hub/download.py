@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -51,10 +52,10 @@ def repository(repo: str, revision: str | None, access: Access) -> Files:
     except MissingFileError as error:
         raise _no_model(repo, wanted, CONFIG) from error
     commit = config.parent.name
-    try:
-        return {CONFIG: config, WEIGHTS: fetch(repo, WEIGHTS, commit, access)}
-    except MissingFileError:
-        pass
+    # Where the index alone was had before, there is no single file, and nobody needs to be asked for it.
+    if cached(repo, WEIGHTS, commit, access) or not cached(repo, INDEX, commit, access):
+        with suppress(MissingFileError):
+            return {CONFIG: config, WEIGHTS: fetch(repo, WEIGHTS, commit, access)}
     try:
         index = fetch(repo, INDEX, commit, access)
         return {CONFIG: config, INDEX: index, **{name: fetch(repo, name, commit, access) for name in shards(index)}}
