@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from hubclient import Clock, connect, environment
-from hubserver import OWNER, STRANGER, FaultKind, HubServer
+from hubserver import OWNER, STRANGER, Fault, FaultKind, HubServer
 from small import PALM, acme
 from unprivileged import unprivileged
 
@@ -137,7 +137,7 @@ def test_what_is_in_the_cache_is_not_fetched_again(hub: HubServer, clock: Clock,
     pvzoo.create(f"hf-hub:{repo}")
     hub.requests.clear()
     pvzoo.create(f"hf-hub:{repo}")
-    assert {request.split()[0] for request in hub.requests} == {"HEAD"}, "only whether the branch has moved"
+    assert hub.requests == [f"HEAD /{repo}/resolve/main/config.json"], "only whether the branch has moved"
     hub.requests.clear()
     for name, access in (("", {"offline": True}), (f"@{commit}", {}), (f"@{commit}", {"offline": True})):
         assert equal(pvzoo.create(f"hf-hub:{repo}{name}", **access), folder)
@@ -150,6 +150,61 @@ def test_a_branch_that_moved_is_seen(hub: HubServer, clock: Clock, folder: Path,
     hub.add(REPO, {path.name: path.read_bytes() for path in other.iterdir()})
     assert pvzoo.create(f"hf-hub:{REPO}").spec.num_classes == 7
     assert pvzoo.create(f"hf-hub:{REPO}@v1").spec.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("repo", "match", "kind", "error"),
+    [
+        (REPO, LARGE, "drop", None),
+        (REPO, SMALL, "status", None),
+        (SHARDED, "GET /cdn/model-00002-", "drop", None),
+        (REPO, LARGE, "tamper", IntegrityError),  # another model instead would hide that somebody changes files
+    ],
+)
+def test_an_update_that_breaks_off_leaves_the_last_whole_commit(
+    hub: HubServer,
+    clock: Clock,
+    folder: Path,
+    tmp_path: Path,
+    repo: str,
+    match: str,
+    kind: FaultKind,
+    error: type[PvzooError] | None,
+) -> None:
+    pvzoo.create(f"hf-hub:{repo}")
+    other = made(num_classes=7).save(tmp_path / "other")
+    if repo == SHARDED:
+        (tmp_path / "shards").mkdir()
+        packages.shard(other, tmp_path / "shards")
+        other = tmp_path / "shards"
+    hub.add(repo, {path.name: path.read_bytes() for path in other.iterdir()})
+    hub.fail(match, kind, 10**6)
+    if error:
+        refused(error, f"hf-hub:{repo}")
+    else:
+        assert equal(pvzoo.create(f"hf-hub:{repo}"), folder)
+    assert equal(pvzoo.create(f"hf-hub:{repo}", offline=True), folder)
+    hub.faults.clear()
+    for access in ({}, {"offline": True}):
+        assert pvzoo.create(f"hf-hub:{repo}", **access).spec.num_classes == 7
+
+
+def test_all_files_are_of_the_commit_that_was_seen_first(hub: HubServer, clock: Clock, tmp_path: Path) -> None:
+    """A branch moves while they are fetched."""
+    first = hub.repos[REPO].branches["main"]
+    other = made(num_classes=7).save(tmp_path / "other")
+    take = hub.take
+
+    def moves(request: str) -> Fault | None:
+        fault = take(request)
+        if hub.repos[REPO].branches["main"] == first and hub.count("HEAD") == 2:
+            hub.add(REPO, {path.name: path.read_bytes() for path in other.iterdir()})
+        return fault
+
+    hub.take = moves  # type: ignore[method-assign]
+    assert pvzoo.create(f"hf-hub:{REPO}").spec.num_classes == 3
+    assert pvzoo.create(f"hf-hub:{REPO}", offline=True).spec.num_classes == 3
+    assert pvzoo.create(f"hf-hub:{REPO}").spec.num_classes == 7
 
 
 @pytest.mark.parametrize("traits", [{"private": True}, {"gated": True}], ids=str)
