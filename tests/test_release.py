@@ -551,18 +551,29 @@ def test_what_is_not_recorded(packed: Made, name: str, error: type[Exception], m
     assert str(caught.value).startswith(message)
 
 
-def test_inside_is_the_interval_or_the_same_value(packed: Made) -> None:
-    metric = read_manifest(packed.manifest).weights["acme/both.v1"].metrics[0]
-    wide = metric.model_copy(update={"value": 0.5, "low": 0.4, "high": 0.6})
-    assert [Again(wide, value).inside for value in (0.39, 0.4, 0.6, 0.61, float("nan"))] == [
-        False,
-        True,
-        True,
-        False,
-        False,
-    ]
-    bare = wide.model_copy(update={"low": None, "high": None})
-    assert [Again(bare, value).inside for value in (0.5, 0.51)] == [True, False]
+SIXTH = 0.166667  # as 1/6 is recorded, which is less
+
+
+@pytest.mark.parametrize(
+    ("recorded", "inside", "outside"),
+    [
+        ((0.5, 0.4, 0.6), (0.4, 0.45, 0.6), (0.39, 0.61, float("nan"))),
+        ((0.5, None, None), (0.5,), (0.51, float("nan"))),
+        ((SIXTH, None, None), (1 / 6, SIXTH), (0.166668, 0.166666)),
+        ((SIXTH, SIXTH, SIXTH), (1 / 6, SIXTH), (0.166668, 0.166666)),
+        ((0.2, SIXTH, 0.333333), (1 / 6, 1 / 3), (0.166666, 0.333334)),
+        ((1 / 6, None, None), (1 / 6, SIXTH), (0.166668,)),  # by hand, in full
+        ((0.0, None, None), (0.0,), (1e-6,)),
+    ],
+)
+def test_inside_is_the_interval_or_the_same_value(
+    recorded: tuple[float, float | None, float | None], inside: tuple[float, ...], outside: tuple[float, ...]
+) -> None:
+    value, low, high = recorded
+    where = {"dataset": "synthpalm-mini", "protocol": "open_subject", "genuine": 10, "impostor": 20}
+    metric = Metric(name="eer", value=value, low=low, high=high, **where)
+    assert all(Again(metric, found).inside for found in inside)
+    assert not any(Again(metric, found).inside for found in outside)
 
 
 @pytest.mark.parametrize("name", ["open_subject", "closed_mixed", "few_shot_k"])
