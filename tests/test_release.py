@@ -30,6 +30,7 @@ from pvzoo.hub import packages
 from pvzoo.hub.digests import sha256
 from pvzoo.manifest import CONFIG, INDEX, Metric, read_manifest
 from pvzoo.plugins import Host, using
+from pvzoo.progress import silent
 from pvzoo.release import pack
 from pvzoo.release.pack import Item, Packed, Plan, read_plan
 from pvzoo.release.reproduce import Again, recorded
@@ -278,6 +279,30 @@ def test_weights_without_a_class_matrix_take_a_new_one(packed: Made) -> None:
     assert new.load_report is not None and new.load_report.initialised == ("head.weight",)
 
 
+def changed(made: Made, change: Callable[[dict[str, Any]], None], tmp_path: Path) -> Plan:
+    """The plan, with its folders in full, and with a change."""
+    data = yaml.safe_load(made.plan.read_text())
+    for item in data["weights"].values():
+        item["folder"] = str(made.plan.parent / item["folder"])
+    change(data)
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    return read_plan(tmp_path / "plan.yaml")
+
+
+def test_packages_that_are_packed_at_once_are_listed_in_one_manifest(made: Made, tmp_path: Path) -> None:
+    plan = changed(made, only("acme/palm.v1", "runs/one/palm_local/model"), tmp_path)
+    manifest = tmp_path / "zoo/weights.json"
+
+    def meanwhile(what: str, total: int) -> Any:
+        other = {"acme/both.v1": made.entry("acme/both.v1")}
+        manifest.write_text(json.dumps({"weights": other}))
+        return silent(what, total)
+
+    with using(acme()):
+        pack.pack(plan.model_copy(update={"folds": 0}), tmp_path / "out", manifest=manifest, track=meanwhile)
+    assert list(read_manifest(manifest).weights) == ["acme/both.v1", "acme/palm.v1"]
+
+
 def test_packing_again_gives_the_same_and_leaves_nothing(made: Made, call: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "again"
     two = ("acme/palm.v1", "acme/vein.v1")
@@ -315,13 +340,8 @@ def test_packing_again_gives_the_same_and_leaves_nothing(made: Made, call: Calla
 
 
 def refused(made: Made, change: Callable[[dict[str, Any]], None], tmp_path: Path) -> str:
-    data = yaml.safe_load(made.plan.read_text())
-    for item in data["weights"].values():
-        item["folder"] = str(made.plan.parent / item["folder"])
-    change(data)
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     with using(acme()), pytest.raises(PvzooError) as caught:
-        pack.pack(read_plan(tmp_path / "plan.yaml"), tmp_path / "out")
+        pack.pack(changed(made, change, tmp_path), tmp_path / "out")
     assert not (tmp_path / "out/pvzoo_acme_weights").exists()
     return str(caught.value).replace(f"{made.runs}/", "RUNS/")
 

@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 import yaml
+from filelock import FileLock
 from pydantic import Field, ValidationError
 
 from .. import __version__, catalog, weights
@@ -143,7 +144,9 @@ def pack(
         PvzooError: The data cannot be used.
     """
     facts = cards.check_facts(plan.facts, "facts")
-    listed = read_manifest(manifest).weights if manifest and manifest.exists() else {}
+    if manifest:
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        _listed(manifest)  # one that is wrong is found out before all the work
     recipes = {name: _recipe(name, plan, facts) for name in plan.weights}
     images = open_images(plan.data)
     split = open_protocol(plan.data.protocol, plan.data.protocol_params).split(images.table)
@@ -169,10 +172,20 @@ def pack(
             made.append(Packed(name, entry, cosines[name]))
         _write(plan, out, work / "made", made, folders)
     if manifest:
-        listed = {**listed, **{each.name: each.entry for each in made}}
+        _add(manifest, made)
+    return made
+
+
+def _listed(manifest: Path) -> Mapping[str, Entry]:
+    return read_manifest(manifest).weights if manifest.exists() else {}
+
+
+def _add(manifest: Path, made: list[Packed]) -> None:
+    """Lists the weights in a manifest, to which another package may have been added while these were measured."""
+    with FileLock(manifest.with_name(f".{manifest.name}.lock")):
+        listed = {**_listed(manifest), **{each.name: each.entry for each in made}}
         with replacing(manifest) as new:
             new.write_text(Manifest(weights=listed).to_json(), encoding="utf-8")
-    return made
 
 
 def _repo(plan: Plan, name: str) -> str:
