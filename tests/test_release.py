@@ -36,6 +36,7 @@ from pvzoo.release.pack import Item, Packed, Plan, read_plan
 from pvzoo.release.reproduce import Again, recorded
 from pvzoo.synth import generate
 from pvzoo.training.machine import Machine
+from pvzoo.training.recipe import merged
 from pvzoo.training.run import train
 from pvzoo.training.starts import find_start
 
@@ -301,6 +302,52 @@ def test_packages_that_are_packed_at_once_are_listed_in_one_manifest(made: Made,
     with using(acme()):
         pack.pack(plan.model_copy(update={"folds": 0}), tmp_path / "out", manifest=manifest, track=meanwhile)
     assert list(read_manifest(manifest).weights) == ["acme/both.v1", "acme/palm.v1"]
+
+
+def another(made: Made, tmp_path: Path, **fields: Any) -> Callable[[dict[str, Any]], None]:
+    """A plan of a copy of the run of the branches, whose recipe has other fields."""
+    shutil.copytree(made.runs / "one", tmp_path / "run")
+    file = tmp_path / "run/recipe.yaml"
+    file.write_text(yaml.safe_dump(merged(yaml.safe_load(file.read_text()), fields)))
+    return only("acme/palm.v1", str(tmp_path / "run/palm_local/model"))
+
+
+@pytest.mark.parametrize("specs", ["both", "palm"])
+def test_what_was_files_on_this_machine_is_recorded_by_name(made: Made, specs: str, tmp_path: Path) -> None:
+    """The data set, that of the plan too, and the model."""
+    drawn = str(made.plan.parent / "drawn")
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**SPECS[specs], "name": "mine", "num_classes": 9}))
+    alone = another(made, tmp_path, model=str(tmp_path / "my.yaml"), data={"source": drawn})
+
+    def change(data: dict[str, Any]) -> None:
+        alone(data)
+        data["data"] = {"source": drawn}
+
+    with using(acme()):
+        (found,) = pack.pack(changed(made, change, tmp_path), tmp_path / "out")
+    recorded = read_manifest(made.manifest).weights["acme/palm.v1"]
+    assert recorded.recipe is not None and found.entry.recipe is not None
+    content = {**recorded.recipe.content, "model": f"acme/{specs}"}
+    assert found.entry.recipe.content == content
+    assert found.entry == recorded.model_copy(update={"recipe": found.entry.recipe})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"preprocessing": {"size": 64}},
+            "acme/palm.v1: was trained from MY, which is no model of the zoo; nobody else",
+        ),
+        ({"branches": {}}, "MY:"),
+        (None, "MY: no such file"),
+    ],
+)
+def test_a_model_that_nobody_else_has(made: Made, changes: dict[str, Any] | None, message: str, tmp_path: Path) -> None:
+    my = tmp_path / "my.yaml"
+    if changes is not None:
+        my.write_text(yaml.safe_dump({**PALM, **changes}))
+    assert refused(made, another(made, tmp_path, model=str(my)), tmp_path).startswith(message.replace("MY", str(my)))
 
 
 def test_packing_again_gives_the_same_and_leaves_nothing(made: Made, call: Callable[..., Any], tmp_path: Path) -> None:
