@@ -450,6 +450,46 @@ def test_what_is_too_large_or_too_coarse(
     assert refused(made, lambda data: None, tmp_path).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [", "FILE:2:1: while parsing a flow node, "),
+        ("- 1", "FILE:1:1: should be a mapping of fields"),
+        ("", "FILE: the file is empty"),
+        ("epoch: 3", "FILE:1:8: epoch: unknown field; did you mean 'epochs'?"),
+        ("data: {source: {}}", "FILE:1:8: data.source: input should be a valid string"),
+    ],
+)
+def test_a_damaged_recipe_of_a_run_says_where(made: Made, content: str, message: str, tmp_path: Path) -> None:
+    alone, file = another(made, tmp_path), tmp_path / "run/recipe.yaml"
+    file.write_text(content)
+    assert refused(made, alone, tmp_path).startswith(message.replace("FILE", str(file)))
+
+
+@pytest.mark.parametrize(
+    ("out", "manifest", "fault"),
+    [
+        ("file", "zoo.json", "file: cannot be written: File exists"),
+        ("file/out", "zoo.json", "file/out: cannot be written: Not a directory"),
+        ("out", "file/zoo.json", "file: cannot be written: File exists"),
+        ("out", "folder", "the weights manifest folder cannot be read: "),
+    ],
+)
+def test_a_place_that_cannot_be_written_says_so(
+    made: Made, out: str, manifest: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(what: str, total: int) -> Any:
+        pytest.fail("it should be found out before any work")
+
+    plan = changed(made, only("acme/palm.v1", "runs/one/palm_local/model"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("folder").mkdir()
+    with using(acme()), pytest.raises(WeightsError) as caught:
+        pack.pack(plan, Path(out), manifest=Path(manifest), track=work)
+    assert str(caught.value).startswith(fault)
+
+
 def test_random_weights_are_refused(made: Made, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(made.runs / "one", run)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -141,19 +141,18 @@ def pack(
         track: Shows progress.
 
     Raises:
-        WeightsError: A folder is not what the plan says, a file or all of them are too large, float16 is too coarse.
+        WeightsError: A folder is not what the plan says, a file or all of them are too large, float16 is too coarse; or
+            the package cannot be written.
+        SpecError: The recipe of a run is damaged.
         PvzooError: The data cannot be used.
     """
     facts = cards.check_facts(plan.facts, "facts")
     if manifest:
-        manifest.parent.mkdir(parents=True, exist_ok=True)
         _listed(manifest)  # one that is wrong is found out before all the work
     recipes = {name: _recipe(name, plan, facts) for name in plan.weights}
     images = open_images(plan.data.model_copy(update={"source": _source(plan.data.source)}))
     split = open_protocol(plan.data.protocol, plan.data.protocol_params).split(images.table)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".packing.") as temporary:
-        work = Path(temporary)
+    with _place(out, *([manifest.parent] if manifest else [])) as work:
         folders = {name: _convert(name, item, work / str(n)) for n, (name, item) in enumerate(plan.weights.items())}
         _check_sizes(folders, work / "shards")
         cosines = {name: _check_values(name, folder, images, split, device) for name, folder in folders.items()}
@@ -172,9 +171,22 @@ def pack(
             entry = packages.add(work / "made", folder, name, facts.model_copy(update=more), **where, build=Model)
             made.append(Packed(name, entry, cosines[name]))
         _write(plan, out, work / "made", made, folders)
-    if manifest:
-        _add(manifest, made)
+        if manifest:
+            _add(manifest, made)
     return made
+
+
+@contextmanager
+def _place(out: Path, *others: Path) -> Iterator[Path]:
+    """A folder to work in, inside of ``out``, which is made with the others; what cannot be written says where."""
+    try:
+        for folder in (out, *others):
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".packing.") as work:
+            yield Path(work)
+    except OSError as error:
+        place, reason = error.filename or out, error.strerror or error
+        raise WeightsError(f"{place}: cannot be written: {reason}; choose another place") from error
 
 
 def _listed(manifest: Path) -> Mapping[str, Entry]:
