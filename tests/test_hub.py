@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import torch
 from hubclient import Clock, connect, environment
-from hubserver import OWNER, STRANGER, FaultKind, HubServer
+from hubserver import OWNER, STRANGER, Fault, FaultKind, HubServer
 from small import PALM, acme
 from unprivileged import unprivileged
 
 import pvzoo
 from pvzoo.errors import HubError, IntegrityError, PvzooError, SpecError, WeightsError, file_size
-from pvzoo.hub import client, digests, verify
+from pvzoo.hub import client, digests, packages, verify
 from pvzoo.manifest import Facts, Manifest, Weights
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
@@ -32,7 +32,7 @@ from pvzoo.zoo import Access
 
 NAME, TAG = "acme/palm", "made"
 TAGGED = f"{NAME}.{TAG}"
-REPO = "acme/tiny-palm"
+REPO, SHARDED = "acme/tiny-palm", "acme/tiny-palm-in-shards"
 LARGE, SMALL = "GET /cdn/model.safetensors/", "GET .*/config.json$"
 FACTS = Facts(
     licence="Apache-2.0", data=[{"name": "nothing", "origin": "synthetic"}], intended_use="Tests of the way to the Hub."
@@ -61,10 +61,18 @@ def entry(folder: Path) -> Weights:
     return verify.describe(files, FACTS, repo=REPO, revision="v1", build=Model)
 
 
+@pytest.fixture(scope="module")
+def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The same model as packages have it, and as they publish it."""
+    files = packages.shard(folder, tmp_path_factory.mktemp("shards"))
+    return {name: path.read_bytes() for name, path in files.items()}
+
+
 @pytest.fixture
-def hub(content: dict[str, bytes]) -> Iterator[HubServer]:
+def hub(content: dict[str, bytes], shards: dict[str, bytes]) -> Iterator[HubServer]:
     with HubServer() as server:
         server.add(REPO, content, tag="v1")
+        server.add(SHARDED, shards, tag="v1")
         yield server
 
 
@@ -123,15 +131,16 @@ def test_a_repository_loads_by_branch_tag_or_commit(
     assert hub.leaked == []
 
 
-def test_what_is_in_the_cache_is_not_fetched_again(hub: HubServer, clock: Clock, folder: Path) -> None:
-    commit = hub.repos[REPO].branches["main"]
-    pvzoo.create(f"hf-hub:{REPO}")
+@pytest.mark.parametrize("repo", [REPO, SHARDED])
+def test_what_is_in_the_cache_is_not_fetched_again(hub: HubServer, clock: Clock, folder: Path, repo: str) -> None:
+    commit = hub.repos[repo].branches["main"]
+    pvzoo.create(f"hf-hub:{repo}")
     hub.requests.clear()
-    pvzoo.create(f"hf-hub:{REPO}")
-    assert {request.split()[0] for request in hub.requests} == {"HEAD"}, "only whether the branch has moved"
+    pvzoo.create(f"hf-hub:{repo}")
+    assert hub.requests == [f"HEAD /{repo}/resolve/main/config.json"], "only whether the branch has moved"
     hub.requests.clear()
-    pvzoo.create(f"hf-hub:{REPO}@{commit}")
-    pvzoo.create(f"hf-hub:{REPO}", offline=True)
+    for name, access in (("", {"offline": True}), (f"@{commit}", {}), (f"@{commit}", {"offline": True})):
+        assert equal(pvzoo.create(f"hf-hub:{repo}{name}", **access), folder)
     assert hub.requests == []
 
 
@@ -141,6 +150,61 @@ def test_a_branch_that_moved_is_seen(hub: HubServer, clock: Clock, folder: Path,
     hub.add(REPO, {path.name: path.read_bytes() for path in other.iterdir()})
     assert pvzoo.create(f"hf-hub:{REPO}").spec.num_classes == 7
     assert pvzoo.create(f"hf-hub:{REPO}@v1").spec.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("repo", "match", "kind", "error"),
+    [
+        (REPO, LARGE, "drop", None),
+        (REPO, SMALL, "status", None),
+        (SHARDED, "GET /cdn/model-00002-", "drop", None),
+        (REPO, LARGE, "tamper", IntegrityError),  # another model instead would hide that somebody changes files
+    ],
+)
+def test_an_update_that_breaks_off_leaves_the_last_whole_commit(
+    hub: HubServer,
+    clock: Clock,
+    folder: Path,
+    tmp_path: Path,
+    repo: str,
+    match: str,
+    kind: FaultKind,
+    error: type[PvzooError] | None,
+) -> None:
+    pvzoo.create(f"hf-hub:{repo}")
+    other = made(num_classes=7).save(tmp_path / "other")
+    if repo == SHARDED:
+        (tmp_path / "shards").mkdir()
+        packages.shard(other, tmp_path / "shards")
+        other = tmp_path / "shards"
+    hub.add(repo, {path.name: path.read_bytes() for path in other.iterdir()})
+    hub.fail(match, kind, 10**6)
+    if error:
+        refused(error, f"hf-hub:{repo}")
+    else:
+        assert equal(pvzoo.create(f"hf-hub:{repo}"), folder)
+    assert equal(pvzoo.create(f"hf-hub:{repo}", offline=True), folder)
+    hub.faults.clear()
+    for access in ({}, {"offline": True}):
+        assert pvzoo.create(f"hf-hub:{repo}", **access).spec.num_classes == 7
+
+
+def test_all_files_are_of_the_commit_that_was_seen_first(hub: HubServer, clock: Clock, tmp_path: Path) -> None:
+    """A branch moves while they are fetched."""
+    first = hub.repos[REPO].branches["main"]
+    other = made(num_classes=7).save(tmp_path / "other")
+    take = hub.take
+
+    def moves(request: str) -> Fault | None:
+        fault = take(request)
+        if hub.repos[REPO].branches["main"] == first and hub.count("HEAD") == 2:
+            hub.add(REPO, {path.name: path.read_bytes() for path in other.iterdir()})
+        return fault
+
+    hub.take = moves  # type: ignore[method-assign]
+    assert pvzoo.create(f"hf-hub:{REPO}").spec.num_classes == 3
+    assert pvzoo.create(f"hf-hub:{REPO}", offline=True).spec.num_classes == 3
+    assert pvzoo.create(f"hf-hub:{REPO}").spec.num_classes == 7
 
 
 @pytest.mark.parametrize("traits", [{"private": True}, {"gated": True}], ids=str)
@@ -385,10 +449,13 @@ def test_nobody_listens(zoo: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("how", ["drop", "status", "hang"])
-def test_a_cached_copy_serves_while_the_hub_is_down(hub: HubServer, clock: Clock, folder: Path, how: FaultKind) -> None:
-    pvzoo.create(f"hf-hub:{REPO}")
+@pytest.mark.parametrize("repo", [REPO, SHARDED])
+def test_a_cached_copy_serves_while_the_hub_is_down(
+    hub: HubServer, clock: Clock, folder: Path, repo: str, how: FaultKind
+) -> None:
+    pvzoo.create(f"hf-hub:{repo}")
     hub.fail("", how, 10**6)
-    assert equal(pvzoo.create(f"hf-hub:{REPO}"), folder)
+    assert equal(pvzoo.create(f"hf-hub:{repo}"), folder)
     assert clock.slept == 0, "what is here is not waited for"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ from huggingface_hub import ModelCard, constants
 from small import PALM, Acme, acme
 
 import pvzoo
+from pvzoo import catalog
 from pvzoo.errors import HubError, WeightsError
 from pvzoo.hub import cards, packages
 from pvzoo.hub.publish import push
-from pvzoo.manifest import INDEX, Facts, Manifest, read_manifest
+from pvzoo.manifest import INDEX, Facts, Manifest, Metric, read_manifest
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
+from pvzoo.tensorfile import About
 from pvzoo.threshold import Threshold
 
 NAME, REPO = "acme/palm", "acme/tiny-palm"
@@ -103,7 +107,7 @@ def test_a_card_says_what_its_reader_needs(hub: HubServer, clock: Clock, folder:
     (result,) = card.data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("tar_at_fmr", 0.875, "SynthPalm 1")
     assert result.metric_args["low"] == 0.81
-    assert result.dataset_args == {"protocol": "open_subject, test"}
+    assert result.dataset_config == "open_subject, test"
     for said in (
         f'pvzoo.create("hf-hub:{REPO}@v1")',
         "## Intended use\n\nResearch on palm verification.",
@@ -119,6 +123,37 @@ def test_a_card_says_what_its_reader_needs(hub: HubServer, clock: Clock, folder:
         "> The weights are random: this model was never trained",
     ):
         assert said in card.content
+
+
+@pytest.mark.parametrize(
+    ("datasets", "types"),
+    [
+        (["synthpalm-v1"], ["synthpalm-v1"]),
+        (["CASIA"], ["casia-"]),
+        (["Tongji", "tongji", "TONGJI!"], ["tongji-", "tongji", "tongji-"]),
+        (["掌紋", "掌脈"], ["", ""]),
+    ],
+)
+def test_the_hub_reads_each_figure_under_its_data_set_and_protocol(
+    facts: Facts, datasets: list[str], types: list[str]
+) -> None:
+    """Also that of one modality, beside that of all."""
+    given = [
+        Metric(name="eer", value=value, dataset=name, protocol=protocol, modalities=used, genuine=10, impostor=20)
+        for value, (name, protocol, used) in enumerate(
+            product(datasets, ["open_subject(fold=0)", "closed_s1s2"], [(), ("palm",)]), 1
+        )
+    ]
+    shown = facts.model_copy(update={"metrics": tuple(given)})
+    card = ModelCard(cards.render(catalog.spec("stage1_convnext_palm"), About(), shown, "hf-hub:acme/palm"))
+    read = ModelCard(str(card)).data.eval_results  # as who edits the card writes it again
+    assert [(each.dataset_name, each.dataset_config, each.metric_name, each.metric_value) for each in read] == [
+        (each.dataset, each.protocol, each.title, each.value) for each in given
+    ]
+    named = dict.fromkeys(each.dataset_type for each in read)
+    assert len(named) == len(datasets)
+    assert all(re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", name) for name in named)
+    assert all(name.startswith(beginning) for name, beginning in zip(named, types, strict=True))
 
 
 GOOD = "---\nlicense: mit\n---\n\n# Palm\n\n## Data\n\nMade up.\n\n## Intended use\n\nTests.\n"

@@ -30,11 +30,13 @@ from pvzoo.hub import packages
 from pvzoo.hub.digests import sha256
 from pvzoo.manifest import CONFIG, INDEX, Metric, read_manifest
 from pvzoo.plugins import Host, using
+from pvzoo.progress import silent
 from pvzoo.release import pack
 from pvzoo.release.pack import Item, Packed, Plan, read_plan
 from pvzoo.release.reproduce import Again, recorded
 from pvzoo.synth import generate
 from pvzoo.training.machine import Machine
+from pvzoo.training.recipe import merged
 from pvzoo.training.run import train
 from pvzoo.training.starts import find_start
 
@@ -278,6 +280,76 @@ def test_weights_without_a_class_matrix_take_a_new_one(packed: Made) -> None:
     assert new.load_report is not None and new.load_report.initialised == ("head.weight",)
 
 
+def changed(made: Made, change: Callable[[dict[str, Any]], None], tmp_path: Path) -> Plan:
+    """The plan, with its folders in full, and with a change."""
+    data = yaml.safe_load(made.plan.read_text())
+    for item in data["weights"].values():
+        item["folder"] = str(made.plan.parent / item["folder"])
+    change(data)
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    return read_plan(tmp_path / "plan.yaml")
+
+
+def test_packages_that_are_packed_at_once_are_listed_in_one_manifest(made: Made, tmp_path: Path) -> None:
+    plan = changed(made, only("acme/palm.v1", "runs/one/palm_local/model"), tmp_path)
+    manifest = tmp_path / "zoo/weights.json"
+
+    def meanwhile(what: str, total: int) -> Any:
+        other = {"acme/both.v1": made.entry("acme/both.v1")}
+        manifest.write_text(json.dumps({"weights": other}))
+        return silent(what, total)
+
+    with using(acme()):
+        pack.pack(plan.model_copy(update={"folds": 0}), tmp_path / "out", manifest=manifest, track=meanwhile)
+    assert list(read_manifest(manifest).weights) == ["acme/both.v1", "acme/palm.v1"]
+
+
+def another(made: Made, tmp_path: Path, **fields: Any) -> Callable[[dict[str, Any]], None]:
+    """A plan of a copy of the run of the branches, whose recipe has other fields."""
+    shutil.copytree(made.runs / "one", tmp_path / "run")
+    file = tmp_path / "run/recipe.yaml"
+    file.write_text(yaml.safe_dump(merged(yaml.safe_load(file.read_text()), fields)))
+    return only("acme/palm.v1", str(tmp_path / "run/palm_local/model"))
+
+
+@pytest.mark.parametrize("specs", ["both", "palm"])
+def test_what_was_files_on_this_machine_is_recorded_by_name(made: Made, specs: str, tmp_path: Path) -> None:
+    """The data set, that of the plan too, and the model."""
+    drawn = str(made.plan.parent / "drawn")
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**SPECS[specs], "name": "mine", "num_classes": 9}))
+    alone = another(made, tmp_path, model=str(tmp_path / "my.yaml"), data={"source": drawn})
+
+    def change(data: dict[str, Any]) -> None:
+        alone(data)
+        data["data"] = {"source": drawn}
+
+    with using(acme()):
+        (found,) = pack.pack(changed(made, change, tmp_path), tmp_path / "out")
+    recorded = read_manifest(made.manifest).weights["acme/palm.v1"]
+    assert recorded.recipe is not None and found.entry.recipe is not None
+    content = {**recorded.recipe.content, "model": f"acme/{specs}"}
+    assert found.entry.recipe.content == content
+    assert found.entry == recorded.model_copy(update={"recipe": found.entry.recipe})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"preprocessing": {"size": 64}},
+            "acme/palm.v1: was trained from MY, which is no model of the zoo; nobody else",
+        ),
+        ({"branches": {}}, "MY:"),
+        (None, "MY: no such file"),
+    ],
+)
+def test_a_model_that_nobody_else_has(made: Made, changes: dict[str, Any] | None, message: str, tmp_path: Path) -> None:
+    my = tmp_path / "my.yaml"
+    if changes is not None:
+        my.write_text(yaml.safe_dump({**PALM, **changes}))
+    assert refused(made, another(made, tmp_path, model=str(my)), tmp_path).startswith(message.replace("MY", str(my)))
+
+
 def test_packing_again_gives_the_same_and_leaves_nothing(made: Made, call: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "again"
     two = ("acme/palm.v1", "acme/vein.v1")
@@ -315,13 +387,8 @@ def test_packing_again_gives_the_same_and_leaves_nothing(made: Made, call: Calla
 
 
 def refused(made: Made, change: Callable[[dict[str, Any]], None], tmp_path: Path) -> str:
-    data = yaml.safe_load(made.plan.read_text())
-    for item in data["weights"].values():
-        item["folder"] = str(made.plan.parent / item["folder"])
-    change(data)
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     with using(acme()), pytest.raises(PvzooError) as caught:
-        pack.pack(read_plan(tmp_path / "plan.yaml"), tmp_path / "out")
+        pack.pack(changed(made, change, tmp_path), tmp_path / "out")
     assert not (tmp_path / "out/pvzoo_acme_weights").exists()
     return str(caught.value).replace(f"{made.runs}/", "RUNS/")
 
@@ -381,6 +448,46 @@ def test_what_is_too_large_or_too_coarse(
 ) -> None:
     monkeypatch.setattr(pack, limit, value)
     assert refused(made, lambda data: None, tmp_path).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [", "FILE:2:1: while parsing a flow node, "),
+        ("- 1", "FILE:1:1: should be a mapping of fields"),
+        ("", "FILE: the file is empty"),
+        ("epoch: 3", "FILE:1:8: epoch: unknown field; did you mean 'epochs'?"),
+        ("data: {source: {}}", "FILE:1:8: data.source: input should be a valid string"),
+    ],
+)
+def test_a_damaged_recipe_of_a_run_says_where(made: Made, content: str, message: str, tmp_path: Path) -> None:
+    alone, file = another(made, tmp_path), tmp_path / "run/recipe.yaml"
+    file.write_text(content)
+    assert refused(made, alone, tmp_path).startswith(message.replace("FILE", str(file)))
+
+
+@pytest.mark.parametrize(
+    ("out", "manifest", "fault"),
+    [
+        ("file", "zoo.json", "file: cannot be written: File exists"),
+        ("file/out", "zoo.json", "file/out: cannot be written: Not a directory"),
+        ("out", "file/zoo.json", "file: cannot be written: File exists"),
+        ("out", "folder", "the weights manifest folder cannot be read: "),
+    ],
+)
+def test_a_place_that_cannot_be_written_says_so(
+    made: Made, out: str, manifest: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(what: str, total: int) -> Any:
+        pytest.fail("it should be found out before any work")
+
+    plan = changed(made, only("acme/palm.v1", "runs/one/palm_local/model"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("folder").mkdir()
+    with using(acme()), pytest.raises(WeightsError) as caught:
+        pack.pack(plan, Path(out), manifest=Path(manifest), track=work)
+    assert str(caught.value).startswith(fault)
 
 
 def test_random_weights_are_refused(made: Made, tmp_path: Path) -> None:
@@ -551,18 +658,29 @@ def test_what_is_not_recorded(packed: Made, name: str, error: type[Exception], m
     assert str(caught.value).startswith(message)
 
 
-def test_inside_is_the_interval_or_the_same_value(packed: Made) -> None:
-    metric = read_manifest(packed.manifest).weights["acme/both.v1"].metrics[0]
-    wide = metric.model_copy(update={"value": 0.5, "low": 0.4, "high": 0.6})
-    assert [Again(wide, value).inside for value in (0.39, 0.4, 0.6, 0.61, float("nan"))] == [
-        False,
-        True,
-        True,
-        False,
-        False,
-    ]
-    bare = wide.model_copy(update={"low": None, "high": None})
-    assert [Again(bare, value).inside for value in (0.5, 0.51)] == [True, False]
+SIXTH = 0.166667  # as 1/6 is recorded, which is less
+
+
+@pytest.mark.parametrize(
+    ("recorded", "inside", "outside"),
+    [
+        ((0.5, 0.4, 0.6), (0.4, 0.45, 0.6), (0.39, 0.61, float("nan"))),
+        ((0.5, None, None), (0.5,), (0.51, float("nan"))),
+        ((SIXTH, None, None), (1 / 6, SIXTH), (0.166668, 0.166666)),
+        ((SIXTH, SIXTH, SIXTH), (1 / 6, SIXTH), (0.166668, 0.166666)),
+        ((0.2, SIXTH, 0.333333), (1 / 6, 1 / 3), (0.166666, 0.333334)),
+        ((1 / 6, None, None), (1 / 6, SIXTH), (0.166668,)),  # by hand, in full
+        ((0.0, None, None), (0.0,), (1e-6,)),
+    ],
+)
+def test_inside_is_the_interval_or_the_same_value(
+    recorded: tuple[float, float | None, float | None], inside: tuple[float, ...], outside: tuple[float, ...]
+) -> None:
+    value, low, high = recorded
+    where = {"dataset": "synthpalm-mini", "protocol": "open_subject", "genuine": 10, "impostor": 20}
+    metric = Metric(name="eer", value=value, low=low, high=high, **where)
+    assert all(Again(metric, found).inside for found in inside)
+    assert not any(Again(metric, found).inside for found in outside)
 
 
 @pytest.mark.parametrize("name", ["open_subject", "closed_mixed", "few_shot_k"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,21 @@ def render(spec: ModelSpec, about: About, facts: Facts, source: str) -> str:
 def _result(metric: Metric) -> EvalResult:
     return EvalResult(
         task_type="biometric-verification",
-        dataset_type=re.sub(r"[^a-z0-9]+", "-", metric.dataset.lower()).strip("-"),
+        dataset_type=_identifier(metric.dataset),
         dataset_name=metric.dataset,
-        dataset_args={"protocol": metric.protocol},
+        dataset_config=metric.protocol,  # results of one type and config are listed as one, whatever else they say
         metric_type=metric.name,
         metric_name=metric.title,
         metric_value=metric.value,
         metric_args={"low": metric.low, "high": metric.high, "counts": metric.counts},
     )
+
+
+def _identifier(name: str) -> str:
+    """A data set's name in small letters and digits; with a digest where these do not tell it from all others."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return plain if plain == name else "-".join(filter(None, (plain, digest)))
 
 
 def faults(text: str) -> list[str]:

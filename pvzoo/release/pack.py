@@ -16,6 +16,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-import yaml
+from filelock import FileLock
 from pydantic import Field, ValidationError
 
 from .. import __version__, catalog, weights
@@ -41,10 +42,11 @@ from ..manifest import CONFIG, Facts, Manifest, Metric, Recipe, read_manifest
 from ..manifest import Weights as Entry
 from ..model import Model
 from ..progress import Track, silent
-from ..specs import Source, load_spec
+from ..specs import Source, load_spec, names_file
 from ..specs.fields import Section, explain, validate_strictly
 from ..synth.writer import release_in
 from ..tensorfile import replacing
+from ..training.recipe import load_recipe
 from ..training.run import RECIPE
 from .measure import measure, measure_floor
 
@@ -139,17 +141,18 @@ def pack(
         track: Shows progress.
 
     Raises:
-        WeightsError: A folder is not what the plan says, a file or all of them are too large, float16 is too coarse.
+        WeightsError: A folder is not what the plan says, a file or all of them are too large, float16 is too coarse; or
+            the package cannot be written.
+        SpecError: The recipe of a run is damaged.
         PvzooError: The data cannot be used.
     """
     facts = cards.check_facts(plan.facts, "facts")
-    listed = read_manifest(manifest).weights if manifest and manifest.exists() else {}
+    if manifest:
+        _listed(manifest)  # one that is wrong is found out before all the work
     recipes = {name: _recipe(name, plan, facts) for name in plan.weights}
-    images = open_images(plan.data)
+    images = open_images(plan.data.model_copy(update={"source": _source(plan.data.source)}))
     split = open_protocol(plan.data.protocol, plan.data.protocol_params).split(images.table)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".packing.") as temporary:
-        work = Path(temporary)
+    with _place(out, *([manifest.parent] if manifest else [])) as work:
         folders = {name: _convert(name, item, work / str(n)) for n, (name, item) in enumerate(plan.weights.items())}
         _check_sizes(folders, work / "shards")
         cosines = {name: _check_values(name, folder, images, split, device) for name, folder in folders.items()}
@@ -168,11 +171,34 @@ def pack(
             entry = packages.add(work / "made", folder, name, facts.model_copy(update=more), **where, build=Model)
             made.append(Packed(name, entry, cosines[name]))
         _write(plan, out, work / "made", made, folders)
-    if manifest:
-        listed = {**listed, **{each.name: each.entry for each in made}}
+        if manifest:
+            _add(manifest, made)
+    return made
+
+
+@contextmanager
+def _place(out: Path, *others: Path) -> Iterator[Path]:
+    """A folder to work in, inside of ``out``, which is made with the others; what cannot be written says where."""
+    try:
+        for folder in (out, *others):
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".packing.") as work:
+            yield Path(work)
+    except OSError as error:
+        place, reason = error.filename or out, error.strerror or error
+        raise WeightsError(f"{place}: cannot be written: {reason}; choose another place") from error
+
+
+def _listed(manifest: Path) -> Mapping[str, Entry]:
+    return read_manifest(manifest).weights if manifest.exists() else {}
+
+
+def _add(manifest: Path, made: list[Packed]) -> None:
+    """Lists the weights in a manifest, to which another package may have been added while these were measured."""
+    with FileLock(manifest.with_name(f".{manifest.name}.lock")):
+        listed = {**_listed(manifest), **{each.name: each.entry for each in made}}
         with replacing(manifest) as new:
             new.write_text(Manifest(weights=listed).to_json(), encoding="utf-8")
-    return made
 
 
 def _repo(plan: Plan, name: str) -> str:
@@ -187,20 +213,44 @@ def _recipe(name: str, plan: Plan, facts: Facts) -> Recipe:
     if run is None:
         message = f"{item.folder}: no {RECIPE} in the folders above it; weights are packed from a run of pvzoo train"
         raise WeightsError(message)
-    content = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
+    content = load_recipe(run / RECIPE).to_dict()
     known = {item.folder.resolve(): each for each, item in plan.weights.items()}
     for step in (content, *content.get("steps", {}).values()):
         step["init"] = [_start(name, init, known) for init in step.get("init", [])]
     trains = content.get("steps") or {"": content}
     for step in trains.values():
-        # A release that was drawn to files first, as it is read many times, is the release.
-        step["data"]["source"] = release_in(Path(step["data"]["source"])) or step["data"]["source"]
+        step["data"]["source"] = _source(step["data"]["source"])
+        step["model"] = _model(name, step)
     for source in {step["data"]["source"] for step in trains.values()}:
         if source not in [each.name for each in facts.data]:
             raise WeightsError(f"{name}: was trained on {source}, and facts.data does not name it")
     called = item.recipe or content.get("summary") or RECIPE
     where = folder.relative_to(run).as_posix()
     return Recipe(name=called, sha256=digests.sha256(run / RECIPE), content=content, model=where)
+
+
+def _source(source: str) -> str:
+    """A data set: a release that was drawn to files first, as it is read many times, is the release."""
+    return release_in(Path(source).expanduser()) or source
+
+
+def _model(name: str, step: Mapping[str, Any]) -> str:
+    """What a training trained, under a name that means the same on another machine."""
+    if not names_file(step["model"]):
+        return str(step["model"])
+    trained = _trained(step)
+    for model in catalog.list_models():
+        with suppress(SpecError):  # what the training changes need not be in it
+            if _trained({**step, "model": model}) == trained:
+                return model
+    raise WeightsError(
+        f"{name}: was trained from {step['model']}, which is no model of the zoo; nobody else has that file"
+    )
+
+
+def _trained(step: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec that a training makes, whatever it is called; heads are made for as many classes as the data has."""
+    return load_recipe(step).spec(num_classes=2).model_dump(exclude={"name", "summary", "requires"})
 
 
 def _start(name: str, init: str, known: Mapping[Path, str]) -> str:

@@ -23,6 +23,7 @@ from ..tensorfile import replacing
 from ..training.machine import Machine
 from ..training.recipe import load_recipe
 from ..training.run import train
+from .measure import rounded
 
 FOUND = "reproduced.json"
 
@@ -41,10 +42,10 @@ class Again:
 
     @property
     def inside(self) -> bool:
-        """Whether the value is the recorded one, or lies in its interval."""
-        low, high = self.recorded.low, self.recorded.high
-        same = math.isclose(self.value, self.recorded.value, rel_tol=1e-6, abs_tol=1e-9)
-        return same or (low is not None and high is not None and low <= self.value <= high)
+        """Whether the value is the recorded one, or lies in its interval, in the digits in which these are recorded."""
+        value, (low, high) = rounded(self.value), (self.recorded.low, self.recorded.high)
+        same = value == rounded(self.recorded.value)
+        return same or (low is not None and high is not None and rounded(low) <= value <= rounded(high))
 
 
 def recorded(name: str) -> tuple[str, Weights]:
