@@ -459,15 +459,25 @@ def test_a_cached_copy_serves_while_the_hub_is_down(
     assert clock.slept == 0, "what is here is not waited for"
 
 
-def test_a_moved_tag_is_seen_before_anything_is_fetched(
-    hub: HubServer, zoo: Host, home: Path, tmp_path: Path, content: dict[str, bytes]
+@pytest.mark.parametrize(
+    ("changes", "said", "fetched"),
+    [
+        ({}, "model.safetensors of v1 has the digest ", {"config.json"}),
+        ({"summary": "another"}, "config.json of v1 has ", set()),
+        ({"num_classes": 7}, "config.json of v1 has the digest ", {"config.json"}),  # as many bytes as before
+    ],
+    ids=["other weights", "other size", "other config"],
+)
+def test_a_moved_tag_is_seen_before_weights_are_fetched(
+    hub: HubServer, zoo: Host, home: Path, tmp_path: Path, changes: dict[str, Any], said: str, fetched: set[str]
 ) -> None:
-    other = made().save(tmp_path / "other")
+    other = made(**changes).save(tmp_path / "other")
     hub.repos[REPO].tags["v1"] = hub.add(REPO, {path.name: path.read_bytes() for path in other.iterdir()})
     message = refused(IntegrityError, NAME, pretrained=True)
-    assert message.startswith(f"{REPO}: model.safetensors of v1 has the digest ")
-    assert message.endswith("nothing was fetched. The tag was moved, or this is not the repository that was published")
-    assert hub.count(LARGE) == 0
+    assert message.startswith(f"{REPO}: {said}")
+    assert f" on {hub.url}; nothing was kept. The tag was moved, or this is not the repository that was publ" in message
+    assert message.endswith(": ask who published it, or install a package that has these weights")
+    assert {name for name in ("config.json", "model.safetensors") if hub.count(f"^GET .*{name}")} == fetched
 
 
 def test_an_address_cannot_name_a_place_outside_of_the_cache(

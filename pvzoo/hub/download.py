@@ -160,7 +160,10 @@ def _download(repo: str, name: str, revision: str, access: Access, pin: Pin | No
         flaw = digests.fault(path, expected) if expected else ""
         if not flaw:
             return path
+        as_announced = pin and said and not digests.fault(path, said)
         _remove(path)
+        if as_announced:  # the Hub names another digest of small files than the one that is pinned
+            raise _moved(repo, name, revision, flaw)
     message = f"{repo}: {name} of {revision} {flaw}, also when it was fetched anew; nothing of it was kept"
     raise IntegrityError(f"{message}. What stands between here and {client.endpoint()} changes files")
 
@@ -170,9 +173,9 @@ def _fetch_once(
 ) -> tuple[Path, Pin | None]:
     _, said = _announced(what, repo, name, revision, access)
     if pin and said and len(said.digest) == len(pin.digest) and said.digest != pin.digest:
-        message = f"{repo}: {name} of {revision} has the digest {said.digest[:16]}... on {client.endpoint()}, and "
-        message += f"should have {pin.digest[:16]}...; nothing was fetched"
-        raise IntegrityError(f"{message}. The tag was moved, or this is not the repository that was published")
+        raise _moved(repo, name, revision, f"has the digest {said.digest[:16]}... and should have {pin.digest[:16]}...")
+    if pin and said and None not in (pin.size, said.size) and said.size != pin.size:
+        raise _moved(repo, name, revision, f"has {said.size:,} bytes and should have {pin.size:,}")
     path = hf_hub_download(
         repo,
         name,
@@ -184,6 +187,14 @@ def _fetch_once(
         library_version=__version__,
     )
     return Path(path), said
+
+
+def _moved(repo: str, name: str, revision: str, flaw: str) -> IntegrityError:
+    message = (
+        f"{repo}: {name} of {revision} {flaw} on {client.endpoint()}; nothing was kept. The tag was moved, or this "
+    )
+    message += "is not the repository that was published"
+    return IntegrityError(f"{message}: ask who published it, or install a package that has these weights")
 
 
 def _announced(what: str, repo: str, name: str, revision: str, access: Access) -> tuple[str, Pin | None]:
