@@ -190,10 +190,8 @@ def _fetch_once(
 
 
 def _moved(repo: str, name: str, revision: str, flaw: str) -> IntegrityError:
-    message = (
-        f"{repo}: {name} of {revision} {flaw} on {client.endpoint()}; nothing was kept. The tag was moved, or this "
-    )
-    message += "is not the repository that was published"
+    message = f"{repo}: {name} of {revision} {flaw} on {client.endpoint()}; nothing was kept"
+    message += ". The tag was moved, or this is not the repository that was published"
     return IntegrityError(f"{message}: ask who published it, or install a package that has these weights")
 
 
