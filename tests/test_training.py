@@ -243,6 +243,15 @@ def test_stage_1_of_another_architecture_is_refused(tmp_path: Path) -> None:
         train("stage2_plan_b", tmp_path / "two", overrides=changes, machine=CPU)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_that_was_saved_in_half_precision_trains_in_full(tmp_path: Path, precision: str) -> None:
+    spec = load_recipe("stage1", ONE).spec(14)
+    pvzoo.create(spec, dtype=torch.bfloat16).save(tmp_path / "half")
+    recipe = {**ONE, "epochs": 1, "precision": precision, "init": [str(tmp_path / "half")]}
+    made = train("stage1", tmp_path / "run", overrides=recipe, machine=CPU)
+    assert pvzoo.create(f"local-dir:{made}").dtype == torch.float32
+
+
 def test_modality_dropout_and_every_loss_train(tmp_path: Path) -> None:
     changes = {
         **SMALL,

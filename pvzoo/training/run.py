@@ -203,7 +203,8 @@ def _started(spec: ModelSpec, starts: Sequence[Start], *, any_size: bool = False
         header = starts[0].header
         saved = load_spec(Source(str(header.path), header.about.spec)) if header.about.spec else None
         if saved is not None and _parts(saved) == _parts(spec):
-            return weights.load_model(spec, header, Model)
+            # Whatever it was saved in: half-precision parameters hardly move, and fp16 and bf16 mean autocast here.
+            return weights.load_model(spec, header, Model, torch.float32)
     model = Model(spec)
     if starts:
         named = [(start.name, start.header) for start in starts]
