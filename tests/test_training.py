@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import pvzoo
 from pvzoo import DataError, PvzooError, WeightsError
 from pvzoo.data.protocols import open_protocol
 from pvzoo.data.sources import open_images
+from pvzoo.training.checkpoint import Kept, SafeCheckpointIO
 from pvzoo.training.folder import RunError
 from pvzoo.training.machine import Machine
 from pvzoo.training.module import TrainingError
@@ -178,6 +180,23 @@ def test_a_run_that_has_ended_is_not_trained_again(tmp_path: Path) -> None:
     before = (made / "model.safetensors").stat().st_mtime_ns
     assert train("stage1", tmp_path / "run", overrides=recipe, resume=True, machine=CPU) == made
     assert (made / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_run_that_was_moved_goes_on_and_knows_what_was_best(tmp_path: Path) -> None:
+    recipe = {**ONE, "epochs": 1}
+    made = train("stage1", tmp_path / "old", overrides=recipe, machine=CPU)
+    whole = weights(pvzoo.create(f"local-dir:{made}"))
+    shutil.rmtree(made)  # as if it had been ended just before
+    (tmp_path / "old").rename(tmp_path / "new")
+    folder = (tmp_path / "new/palm_local/checkpoints").resolve()
+    kept = Kept(folder, "best", "dev_eer")
+    state = SafeCheckpointIO().load_checkpoint(folder / "last.safetensors")["callbacks"][kept.state_key]
+    kept.load_state_dict(state)
+    assert kept.best_model_score == state["best_model_score"] is not None
+    assert kept.best_k_models == {str(folder / "best.safetensors"): kept.best_model_score}
+    resumed = train("stage1", tmp_path / "new", overrides=recipe, resume=True, machine=CPU)
+    again = weights(pvzoo.create(f"local-dir:{resumed}"))
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 def test_another_recipe_cannot_be_resumed_and_a_run_is_not_overwritten(tmp_path: Path) -> None:

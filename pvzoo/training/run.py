@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 
 from .. import __version__, weights
 from ..data.protocols import open_protocol
@@ -23,7 +23,7 @@ from ..manifest import WEIGHTS
 from ..model import Model
 from ..specs import ModelSpec, Source, load_spec
 from .batches import data_module
-from .checkpoint import SafeCheckpointIO
+from .checkpoint import Kept, SafeCheckpointIO
 from .folder import RunError, claimed, is_first, write
 from .jobs import train_branches
 from .journal import Journal, Watch
@@ -159,9 +159,8 @@ def fit(
         model = model.to(memory_format=torch.channels_last)
     data = data_module(recipe, model, split, images, machine, out)
     module = TrainingModule(model, recipe, split.dev)
-    best = ModelCheckpoint(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
-    every = ModelCheckpoint(out / CHECKPOINTS, "last", enable_version_counter=False)
-    best.FILE_EXTENSION = every.FILE_EXTENSION = ".safetensors"
+    best = Kept(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
+    every = Kept(out / CHECKPOINTS, "last", enable_version_counter=False)
     callbacks: list[Callback] = [Journal(out), best, every]
     if machine.progress:
         callbacks.append(Watch(out.name))
@@ -187,7 +186,7 @@ def fit(
                 trainer.strategy.launcher.kill(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
             raise
     if trainer.is_global_zero:
-        chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
+        chosen = SafeCheckpointIO().load_checkpoint(out / CHECKPOINTS / "best.safetensors")["state_dict"]
         model.load_state_dict({name.removeprefix("model."): value for name, value in chosen.items()})
         model.eval().save(out / MODEL)
     trainer.strategy.barrier()
