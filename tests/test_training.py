@@ -25,6 +25,7 @@ import pvzoo
 from pvzoo import DataError, PvzooError, WeightsError
 from pvzoo.data.protocols import open_protocol
 from pvzoo.data.sources import open_images
+from pvzoo.data.table import Table
 from pvzoo.training.checkpoint import Kept, SafeCheckpointIO
 from pvzoo.training.folder import RunError
 from pvzoo.training.machine import Machine
@@ -39,6 +40,7 @@ SMALL: dict[str, Any] = {
     "precision": "fp32",
 }
 ONE = {**SMALL, "stage": 1, "model": "stage1_convnext_palm_nano"}
+KEEP = {"data.protocol_params": {"incomplete": "keep"}}
 CPU = Machine(accelerator="cpu", progress=False)
 
 
@@ -284,6 +286,28 @@ def test_modality_dropout_and_every_loss_train(tmp_path: Path) -> None:
     model = pvzoo.create(f"local-dir:{made}")
     image = torch.rand(2, 1, 32, 32)
     assert model.embed(image, None).isfinite().all() and model.embed(None, image).isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def lacking(palms: Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table in which a quarter of the samples have no vein."""
+    file = tmp_path_factory.mktemp("lacking") / "lacking.csv"
+    kept = (r for r in palms if r.modality == "palm" or (r.session, r.sample) != (1, 1))
+    Table(kept, palms.root).write(file)
+    return file
+
+
+@pytest.mark.parametrize("how", [{"modality_dropout": 0.5}, KEEP], ids=["dropped", "lacking"])
+def test_batchnorm_trains_where_a_sample_has_its_modalities_for_itself(
+    tmp_path: Path, lacking: Path, how: dict[str, Any]
+) -> None:
+    norms = {"embedding.bnneck": True, "branches.global.alignment": {"name": "linear", "params": {"batch_norm": True}}}
+    changes = {**SMALL, "data.source": str(lacking), "model": "stage2_shared_nano", "overrides": norms}
+    changes |= {"batch.size": 4, "epochs": 1, **how}
+    made = train("end_to_end", tmp_path / "run", overrides=changes, machine=CPU)
+    last = SafeCheckpointIO().load_checkpoint(tmp_path / "run/checkpoints/last.safetensors")
+    # The neck saw each batch once and as a whole.
+    assert weights(pvzoo.create(f"local-dir:{made}"))["neck.num_batches_tracked"] == last["global_step"] > 1
 
 
 def test_stage_1_trains_every_branch_under_the_name_it_has_in_the_whole_model() -> None:
