@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from pvzoo.training.folder import RunError
 from pvzoo.training.machine import Machine
 from pvzoo.training.module import TrainingError
 from pvzoo.training.recipe import list_recipes, load_recipe
-from pvzoo.training.run import branch_specs, train
+from pvzoo.training.run import branch_specs, samples_for, train
 
 SMALL: dict[str, Any] = {
     "data.source": "synthpalm-mini",
@@ -308,6 +309,35 @@ def test_batchnorm_trains_where_a_sample_has_its_modalities_for_itself(
     last = SafeCheckpointIO().load_checkpoint(tmp_path / "run/checkpoints/last.safetensors")
     # The neck saw each batch once and as a whole.
     assert weights(pvzoo.create(f"local-dir:{made}"))["neck.num_batches_tracked"] == last["global_step"] > 1
+
+
+def test_stage_1_leaves_out_what_has_no_image_for_a_branch_and_says_so(tmp_path: Path, lacking: Path) -> None:
+    changes = {**ONE, "model": "stage2_local_nano", "data.source": str(lacking), "epochs": 1, **KEEP}
+    run = train("stage1", tmp_path / "run", overrides=changes, machine=CPU)
+    facts = {name: json.loads((run / name / "run.json").read_text()) for name in ("palm_local", "vein_local")}
+    assert [each["parts"]["train"]["samples"] for each in facts.values()] == [24, 18]
+    assert [each["notes"] for each in facts.values()] == [[], ["left out: 8 samples with no vein image"]]
+
+
+def test_what_is_left_to_compare_is_what_a_list_names(lacking: Path) -> None:
+    split = open_protocol("open_subject", {"incomplete": "keep"}).split(Table.read(lacking))
+    places = range(len(split.dev.samples))
+    listed = replace(split.dev, listed=tuple((a, b) for a in places for b in places if a != b))
+    vein = branch_specs(pvzoo.spec("stage2_local_nano"))["vein_local"]
+    left = samples_for(vein, replace(split, dev=listed)).dev
+    assert left.listed is not None
+    named = {(left.gallery[a], left.probes[b]) for a, b in left.listed}
+    has = [pair for pair in split.dev.samples if pair.images["vein"]]
+    assert named == {(a, b) for a in has for b in has if a != b} and len(has) == 6
+
+
+def test_a_branch_that_cannot_be_trained_is_an_error_before_any_other_is(tmp_path: Path, lacking: Path) -> None:
+    kept = (r for r in Table.read(lacking) if r.modality == "palm" or r.subject == "1")
+    Table(kept, lacking.parent).write(tmp_path / "few.csv")
+    changes = {**ONE, "model": "stage2_local_nano", "data.source": str(tmp_path / "few.csv"), "epochs": 1, **KEEP}
+    with pytest.raises(DataError, match=r"samples with no vein image; open_subject.*: no sample is left"):
+        train("stage1", tmp_path / "run", overrides=changes, machine=CPU)
+    assert not (tmp_path / "run/palm_local").exists()
 
 
 def test_stage_1_trains_every_branch_under_the_name_it_has_in_the_whole_model() -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from .. import __version__, weights
 from ..data.protocols import open_protocol
 from ..data.sources import Images, open_images
-from ..data.split import Split
+from ..data.split import Comparisons, Split
+from ..data.table import Pair
+from ..errors import DataError, count
 from ..manifest import WEIGHTS
 from ..model import Model
 from ..specs import ModelSpec, Source, load_spec
@@ -95,6 +98,8 @@ def _trained(recipe: Recipe, out: Path, init: Sequence[str], machine: Machine) -
     if recipe.stage == 2:
         return [fit(recipe, spec, split, images, out, init, machine)]
     specs = branch_specs(spec)
+    for alone in specs.values():
+        samples_for(alone, split)  # what a later branch lacks should not be found out after hours
     if machine.jobs > 1:
         left = [name for name in specs if not (out / name / MODEL / WEIGHTS).is_file()]
         train_branches(recipe, left, out, init, machine, machine.jobs)
@@ -132,6 +137,34 @@ def branch_specs(spec: ModelSpec) -> dict[str, ModelSpec]:
     return found
 
 
+def samples_for(spec: ModelSpec, split: Split) -> Split:
+    """The split without the training and dev samples that have no image for a model; a note says how many they are.
+
+    Raises:
+        DataError: If too few are left.
+    """
+
+    def fits(pair: Pair) -> bool:
+        # A modality that no sample has is another fault, which the data module names.
+        return any(pair.images.get(modality, True) for modality in spec.modalities)
+
+    out = {pair for pair in (*split.train, *split.dev.samples) if not fits(pair)}
+    if not out:
+        return split
+    gallery, probes = (tuple(filter(fits, pairs)) for pairs in (split.dev.gallery, split.dev.probes))
+    listed = split.dev.listed
+    if listed is not None:
+        rows, columns = ({pair: place for place, pair in enumerate(pairs)} for pairs in (gallery, probes))
+        named = ((split.dev.gallery[row], split.dev.probes[column]) for row, column in listed)
+        listed = tuple((rows[a], columns[b]) for a, b in named if fits(a) and fits(b))
+    train = tuple(filter(fits, split.train))
+    note = f"left out: {count(len(out), 'sample')} with no {' or '.join(spec.modalities)} image"
+    try:
+        return replace(split, train=train, dev=Comparisons(gallery, probes, listed), notes=(*split.notes, note))
+    except DataError as error:
+        raise DataError(f"{note}; {error}") from error
+
+
 def fit(
     recipe: Recipe, spec: ModelSpec, split: Split, images: Images, out: Path, init: Sequence[str], machine: Machine
 ) -> Path:
@@ -140,7 +173,7 @@ def fit(
     Args:
         recipe: How.
         spec: What.
-        split: Who trains, and who chooses.
+        split: Who trains, and who chooses; samples that have no image for the model are left out.
         images: Where the pixels of the split come from.
         out: Folder of the run, which the caller has claimed.
         init: What to start from, by name or path; see :func:`~pvzoo.training.starts.find_start`.
@@ -151,6 +184,7 @@ def fit(
     """
     if (out / MODEL / WEIGHTS).is_file():
         return out / MODEL
+    split = samples_for(spec, split)
     torch.manual_seed(recipe.seed)
     starts = [find_start(name) for name in init]
     model = _started(spec, starts, any_size=recipe.stage == 1)
