@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 
 import pvzoo
@@ -29,7 +30,7 @@ from pvzoo.data.sources import open_images
 from pvzoo.data.table import Table
 from pvzoo.training.checkpoint import Kept, SafeCheckpointIO
 from pvzoo.training.folder import RunError
-from pvzoo.training.machine import Machine
+from pvzoo.training.machine import Machine, device_of
 from pvzoo.training.module import TrainingError
 from pvzoo.training.recipe import list_recipes, load_recipe
 from pvzoo.training.run import branch_specs, samples_for, train
@@ -130,6 +131,27 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, more: d
     a, b = (states(tmp_path / name / "palm_local/checkpoints/last.safetensors") for name in ("whole", "cut"))
     assert len(a) > 100
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("devices", "environment", "place"),
+    [
+        (1, {}, 0),
+        ("1,", {}, 1),
+        ("2,3", {}, 2),
+        (4, {"NTASKS": "4", "NTASKS_PER_NODE": "4", "NODEID": "0", "PROCID": "3", "LOCALID": "3"}, 3),
+    ],
+    ids=["one", "named", "several", "slurm"],
+)
+def test_features_are_computed_on_the_device_that_trains(
+    monkeypatch: pytest.MonkeyPatch, devices: int | str, environment: dict[str, str], place: int
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)  # which Lightning sets
+    for name, value in environment.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert device_of(Machine(accelerator="cuda", devices=devices)) == torch.device("cuda", place)
 
 
 @contextmanager

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +50,6 @@ class Machine:
 def trainer_of(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callback], **more: Any) -> Trainer:
     """The trainer for a recipe; ``more`` replaces its settings."""
     settings: dict[str, Any] = {
-        "accelerator": machine.accelerator,
-        "devices": machine.devices,
-        "num_nodes": machine.num_nodes,
         "precision": precision_of(recipe, machine),
         "max_epochs": recipe.epochs,
         "limit_train_batches": recipe.epoch_share,
@@ -62,14 +58,18 @@ def trainer_of(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Call
         "accumulate_grad_batches": recipe.batch.accumulate,
         "callbacks": callbacks,
         "plugins": [SafeCheckpointIO()],
-        "logger": False,
         "default_root_dir": out,
         "num_sanity_val_steps": 0,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
-    return Trainer(**settings | more)
+    return _trainer(machine, settings | more)
+
+
+def _trainer(machine: Machine, settings: Mapping[str, Any]) -> Trainer:
+    """A trainer that shows nothing."""
+    where = {name: getattr(machine, name) for name in ("accelerator", "devices", "num_nodes", "strategy")}
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(**{**where, **silent, **settings})
 
 
 def strategy_of(recipe: Recipe, split: Split, spec: ModelSpec, machine: Machine) -> str:
@@ -95,12 +95,9 @@ def precision_of(recipe: Recipe, machine: Machine) -> str:
 
 
 def device_of(machine: Machine) -> torch.device:
-    """Where this process computes, if Lightning is to find no fault with the machine."""
-    if machine.accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if machine.accelerator in ("auto", "mps") and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """Where this process computes, as Lightning will choose it."""
+    with explained():
+        return _trainer(machine, {"enable_checkpointing": False}).strategy.root_device
 
 
 def dtype_of(recipe: Recipe, machine: Machine) -> torch.dtype:
