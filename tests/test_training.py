@@ -29,7 +29,7 @@ from pvzoo.data.protocols import open_protocol
 from pvzoo.data.sources import open_images
 from pvzoo.data.table import Table
 from pvzoo.training.checkpoint import Kept, SafeCheckpointIO
-from pvzoo.training.folder import RunError
+from pvzoo.training.folder import RunError, claimed
 from pvzoo.training.machine import Machine, device_of
 from pvzoo.training.module import TrainingError
 from pvzoo.training.recipe import list_recipes, load_recipe
@@ -230,6 +230,9 @@ def test_another_recipe_cannot_be_resumed_and_a_run_is_not_overwritten(tmp_path:
         train("stage1", out, overrides=ONE, resume=True, machine=CPU)
     with pytest.raises(DataError):
         train("stage1", out, overrides={**ONE, "data.source": "nowhere"}, machine=CPU)
+    assert [path.name for path in out.iterdir() if path.name != ".lock"] == []  # nothing was begun
+    with claimed(out, "recipe.yaml", load_recipe("stage1", {**ONE, "data.source": "nowhere"}).to_dict(), False):
+        pass
     with pytest.raises(RunError, match="holds a run; --resume goes on with it, or choose another folder"):
         train("stage1", out, overrides=ONE, machine=CPU)
     with pytest.raises(RunError, match=r"another recipe; data.source, optimiser.lr differ"):
@@ -251,6 +254,7 @@ def test_a_folder_that_another_process_writes_is_left_alone(tmp_path: Path) -> N
         ({"init": ["nowhere"]}, PvzooError, "init nowhere: there is no such folder, and no model named 'nowhere'"),
         ({"batch.size": 64}, DataError, "56 samples are too few for a batch of 64"),
         ({"batch.size": 40, "batch.samples": 2}, DataError, "a batch of 20 identities cannot be made of 14"),
+        ({"epoch_share": 0.1}, DataError, "epoch_share: 0.1 of 3 batches is none; set at least 0.334"),
         ({"data.protocol_params": {"folds": 11}}, DataError, "10 subjects cannot be split into 11 folds"),
         ({"optimiser.lr": 1e30, "optimiser.clip_norm": None, "epochs": 3}, TrainingError, "the loss is not finite (cl"),
     ],
@@ -260,6 +264,24 @@ def test_what_cannot_be_trained_is_an_error(tmp_path: Path, changes: dict[str, A
         train("stage1", tmp_path / "run", overrides={**ONE, "epochs": 1, **changes}, machine=CPU)
     assert message in str(caught.value)
     assert not (tmp_path / "run/palm_local/model").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"accelerator": "tpu"}, "cannot train here with accelerator tpu, devices 1, num_nodes 1, strategy auto: "),
+        ({"accelerator": "cudaa"}, "You selected an invalid accelerator name"),
+        ({"devices": 0}, "`Trainer(devices=0)` value is not a valid input"),
+        ({"devices": "two"}, "devices two, "),
+        ({"strategy": "dpp"}, "You selected an invalid strategy name"),
+    ],
+)
+def test_a_machine_that_is_not_as_asked_is_an_error_before_anything_is_written(
+    tmp_path: Path, asked: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        train("stage1", tmp_path / "run", overrides=ONE, machine=replace(CPU, **asked))
+    assert not (tmp_path / "run").exists()
 
 
 def test_mixed_precision_clips_gradients_too(tmp_path: Path) -> None:
@@ -278,6 +300,10 @@ def test_epochs_may_be_a_share_of_the_batches(tmp_path: Path) -> None:
     checkpoint = load_file(tmp_path / "run/palm_local/checkpoints/last.safetensors")
     steps = [value for name, value in checkpoint.items() if name.endswith("/step")]
     assert {int(step) for step in steps} == {3}  # of 3 an epoch
+
+
+def test_a_seed_may_be_as_large_as_a_date(tmp_path: Path) -> None:
+    train("stage1", tmp_path / "run", overrides={**ONE, "epochs": 1, "seed": 20260131123456}, machine=CPU)
 
 
 def test_stage_1_of_another_architecture_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
 from ..data.split import Split
@@ -66,10 +67,18 @@ def trainer_of(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Call
 
 
 def _trainer(machine: Machine, settings: Mapping[str, Any]) -> Trainer:
-    """A trainer that shows nothing."""
+    """A trainer that shows nothing.
+
+    Raises:
+        TrainingError: If this machine has no such accelerator or devices, or the settings do not go together.
+    """
     where = {name: getattr(machine, name) for name in ("accelerator", "devices", "num_nodes", "strategy")}
     silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(**{**where, **silent, **settings})
+    try:
+        return Trainer(**{**where, **silent, **settings})
+    except Exception as error:  # of half a dozen classes, that of a missing package among them
+        asked = ", ".join(f"{name} {value}" for name, value in where.items())
+        raise TrainingError(f"cannot train here with {asked}: {error}") from error
 
 
 def strategy_of(recipe: Recipe, split: Split, spec: ModelSpec, machine: Machine) -> str:
@@ -95,7 +104,11 @@ def precision_of(recipe: Recipe, machine: Machine) -> str:
 
 
 def device_of(machine: Machine) -> torch.device:
-    """Where this process computes, as Lightning will choose it."""
+    """Where this process computes, as Lightning will choose it.
+
+    Raises:
+        TrainingError: If this machine has no such device.
+    """
     with explained():
         return _trainer(machine, {"enable_checkpointing": False}).strategy.root_device
 
@@ -118,6 +131,8 @@ def explained() -> Iterator[None]:
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 convolutions: the same layout
             yield
+    except MisconfigurationException as error:
+        raise TrainingError(str(error)) from error
     except RuntimeError as error:
         if torch.distributed.is_initialized() and _GONE.search(str(error)):
             message = "another process of this training ended, and says why"

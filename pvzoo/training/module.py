@@ -89,7 +89,7 @@ class TrainingModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # All that is random in an epoch follows from the seed and its number, so a resumed run repeats it bit by bit.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
+        torch.manual_seed((self.recipe.seed * 1_000_003 + self.current_epoch) % 2**63)
         self.plan.apply(self.model, self.current_epoch)
         grow = getattr(self.model.head, "set_margin_factor", None)
         if grow is not None:

@@ -30,7 +30,7 @@ from .checkpoint import Kept, SafeCheckpointIO
 from .folder import RunError, claimed, is_first, write
 from .jobs import train_branches
 from .journal import Journal, Watch
-from .machine import Machine, explained, strategy_of, trainer_of
+from .machine import Machine, device_of, explained, strategy_of, trainer_of
 from .module import TrainingModule
 from .recipe import Recipe, load_recipe
 from .starts import Start, find_start, find_starts
@@ -64,14 +64,16 @@ def train(
         DataError: The data cannot be used as the recipe says.
         RunError: The folder holds another run, or one that is being written.
         JobError: Branches that were trained side by side failed.
-        TrainingError: The training cannot go on.
+        TrainingError: This machine is not as asked, or the training cannot go on.
     """
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     folder = Path(out).expanduser()
     machine = machine or Machine()
     if machine.jobs > 1 and (machine.devices != 1 or machine.num_nodes > 1):
         raise RunError("jobs train on one device each; leave out either jobs, or devices and num_nodes")
-    find_starts(resolved)  # what is not there should not be found out after hours
+    # What is not there should not be found out after hours.
+    device_of(machine)
+    find_starts(resolved)
     with claimed(folder, RECIPE, resolved.to_dict(), resume):
         return _run(resolved, folder, (), machine)
 
