@@ -68,9 +68,9 @@ class Kept(ModelCheckpoint):
 
 
 def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """To JSON: tensors are set aside by their path; what JSON lacks gets an object of one key that begins with $."""
+    """To JSON: tensors are set aside by number; what JSON lacks gets an object of one key that begins with $."""
     if isinstance(value, Tensor):
-        name = path or "value"
+        name = str(len(tensors))  # paths are not unique: a key may hold a slash, or be a number
         tensors[name] = value.detach().cpu().clone().contiguous()
         return {"$tensor": name}
     if isinstance(value, Mapping):
