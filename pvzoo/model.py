@@ -320,14 +320,20 @@ class Model(nn.Module):
 
     def join(self, features: BranchFeatures) -> Tensor:
         """Runs what stands between backbones and head on what :meth:`features` gave: (N, D), as the head takes it."""
-        return self._join(features)[0]
+        vectors: Tensor = self.neck(self.concatenate(features))
+        return vectors
+
+    def concatenate(self, features: BranchFeatures) -> Tensor:
+        """As :meth:`join`, but before the neck, whose BatchNorm is for all samples of a training step together."""
+        return self._concatenate(features)[0]
 
     def _classify(self, features: BranchFeatures, labels: Tensor | None) -> Output:
-        joined, details = self._join(features)
+        vectors, details = self._concatenate(features)
+        joined = self.neck(vectors)
         return Output(self.head(joined, labels), self.embedding(joined), details)
 
-    def _join(self, features: BranchFeatures) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
-        """Aligns and fuses each branch, pools maps, and joins the branches through the neck: (N, D)."""
+    def _concatenate(self, features: BranchFeatures) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+        """Aligns and fuses each branch, pools maps, and puts the branches side by side: (N, D)."""
         vectors: list[Tensor] = []
         details: dict[str, dict[str, Tensor]] = {}
         for name in self.spec.branches:
@@ -338,7 +344,7 @@ class Model(nn.Module):
             fused = self._fuse_branch(name, aligned)
             vectors.append(fused.features.mean((2, 3)) if fused.features.ndim == 4 else fused.features)
             details[name] = {f"w_{modality}": weight for modality, weight in fused.weights.items()}
-        return self.neck(torch.cat(vectors, dim=1)), details
+        return torch.cat(vectors, dim=1), details
 
     def _fuse_branch(self, name: str, aligned: Mapping[str, Tensor | None]) -> Fused:
         if all(x is None for x in aligned.values()):

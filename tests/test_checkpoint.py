@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from pvzoo import WeightsError
 from pvzoo.training.checkpoint import SafeCheckpointIO
@@ -50,9 +52,20 @@ def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
             {"state": {0: {"step": torch.tensor(3.0), "exp_avg": weight}}, "param_groups": [{"betas": (0.9, 0.999)}]}
         ],
         "dtype": torch.bfloat16,
+        "a": {"b": torch.ones(1)},
+        "a/b": torch.zeros(1),
+        "keys": {1: torch.ones(1), "1": torch.zeros(1)},
     }
     IO.save_checkpoint(state, tmp_path / "x.safetensors")
     assert same(IO.load_checkpoint(tmp_path / "x.safetensors"), state)
+
+
+def test_a_checkpoint_whose_tensors_are_named_otherwise_loads(tmp_path: Path) -> None:
+    """Before 0.1.0 they were named by their paths."""
+    plain = {"state_dict": {"a": {"$tensor": "/state_dict/a"}}, "epoch": 3}
+    weight = torch.rand(3)
+    save_file({"/state_dict/a": weight}, tmp_path / "x.safetensors", metadata={"checkpoint": json.dumps(plain)})
+    assert same(IO.load_checkpoint(tmp_path / "x.safetensors"), {"state_dict": {"a": weight}, "epoch": 3})
 
 
 def test_what_is_neither_tensor_nor_plain_is_refused_by_its_path(tmp_path: Path) -> None:

@@ -138,6 +138,16 @@ def test_a_missing_modality_is_zero_and_not_present(tmp_path: Path) -> None:
         assert not by_modality["vein"][1].any() and by_modality["vein"][2].any() and by_modality["palm"][1].any()
 
 
+def test_features_that_overflow_are_an_error_and_nothing_is_left(tmp_path: Path) -> None:
+    made = model()
+    with torch.no_grad():
+        made.branch("local", "palm").get_parameter("net.stem.0.weight").mul_(1e6)
+    cache_features(made, dataset(made), tmp_path / "whole", views=1, pixels=PIXELS)
+    with pytest.raises(DataError, match=r"^branches\.palm\.local: features in float16 are not finite; set prec"):
+        cache_features(made, dataset(made), tmp_path / "half", views=1, pixels=PIXELS, dtype=torch.float16)
+    assert not folders(tmp_path / "half")
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="features cannot be cached: "):

@@ -8,19 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import pvzoo
 from pvzoo.data.protocols import open_protocol
 from pvzoo.data.sampling import InOrder
 from pvzoo.data.table import Table
 from pvzoo.synth import SynthConfig, generate
+from pvzoo.training.checkpoint import SafeCheckpointIO
 from pvzoo.training.folder import RunError, is_first
 from pvzoo.training.jobs import JobError
 from pvzoo.training.machine import Machine
@@ -108,8 +108,17 @@ def assert_alike(one: Path, two: Path) -> None:
 
 def state(run: Path) -> dict[str, torch.Tensor]:
     """All that the last checkpoint holds of weights, averages, momentum and class centres."""
-    kept = load_file(run / "checkpoints/last.safetensors")
-    return {name: value for name, value in kept.items() if not name.startswith(("/callbacks", "/loops"))}
+    kept = SafeCheckpointIO().load_checkpoint(run / "checkpoints/last.safetensors")
+    return {name: value for name, value in tensors(kept) if not name.startswith(("/callbacks", "/loops"))}
+
+
+def tensors(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """All in a nest of mappings and lists, by path."""
+    if isinstance(value, torch.Tensor):
+        yield path, value
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, item in inside:
+        yield from tensors(item, f"{path}/{key}")
 
 
 TWO = ("--devices", "2", "--strategy", "ddp")

@@ -49,6 +49,14 @@ def test_what_is_set_without_a_step_is_set_in_every_one() -> None:
     assert load_recipe("stage1", {"batch.size": 16}).batch.size == 16
 
 
+@pytest.mark.parametrize("name", ["two_stage", "stage1_progressive"])
+def test_only_the_first_step_starts_from_what_is_given_and_each_other_from_the_one_before(name: str) -> None:
+    given = load_recipe(name, {"init": ["runs/mine"]})
+    assert [step.init for step in given.steps.values()] == [("runs/mine",)] + [()] * (len(given.steps) - 1)
+    last = list(given.steps)[-1]
+    assert load_recipe(name, {f"steps.{last}.init": ["runs/mine"]}).steps[last].init == ("runs/mine",)
+
+
 @pytest.mark.parametrize(
     ("growth", "shares"),
     [

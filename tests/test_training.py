@@ -6,29 +6,33 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file
+from lightning.pytorch.utilities import rank_zero_only
 
 import pvzoo
 from pvzoo import DataError, PvzooError, WeightsError
 from pvzoo.data.protocols import open_protocol
 from pvzoo.data.sources import open_images
-from pvzoo.training.folder import RunError
-from pvzoo.training.machine import Machine
+from pvzoo.data.table import Table
+from pvzoo.training.checkpoint import Kept, SafeCheckpointIO
+from pvzoo.training.folder import RunError, claimed
+from pvzoo.training.machine import Machine, device_of
 from pvzoo.training.module import TrainingError
 from pvzoo.training.recipe import list_recipes, load_recipe
-from pvzoo.training.run import branch_specs, train
+from pvzoo.training.run import branch_specs, samples_for, train
 
 SMALL: dict[str, Any] = {
     "data.source": "synthpalm-mini",
@@ -37,6 +41,7 @@ SMALL: dict[str, Any] = {
     "precision": "fp32",
 }
 ONE = {**SMALL, "stage": 1, "model": "stage1_convnext_palm_nano"}
+KEEP = {"data.protocol_params": {"incomplete": "keep"}}
 CPU = Machine(accelerator="cpu", progress=False)
 
 
@@ -83,8 +88,11 @@ def test_two_stages_end_in_a_model_that_can_be_used(tmp_path: Path) -> None:
     assert (tmp_path / "run/stage2/curves.png").stat().st_size > 1000
 
 
-def states(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return {k: v for k, v in load_file(checkpoint).items() if k.startswith(("/state_dict", "/optimizer_states"))}
+def states(checkpoint: Path) -> list[torch.Tensor]:
+    """The tensors of the model and of the optimiser."""
+    held = SafeCheckpointIO().load_checkpoint(checkpoint)
+    known = [moments for state in held["optimizer_states"] for moments in state["state"].values()]
+    return [tensor for tensors in (held["state_dict"], *known) for tensor in tensors.values()]
 
 
 KILLED = """
@@ -122,9 +130,30 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, more: d
     a, b = (weights(pvzoo.create(f"local-dir:{folder}")) for folder in (whole, resumed))
     assert all(torch.equal(a[name], b[name]) for name in a)
     # Not only the chosen weights: the last step's, and what the optimiser knows.
-    a, b = (states(tmp_path / name / "palm_local/checkpoints/last.safetensors") for name in ("whole", "cut"))
-    assert len(a) > 100
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    x, y = (states(tmp_path / name / "palm_local/checkpoints/last.safetensors") for name in ("whole", "cut"))
+    assert len(x) == len(y) > 100
+    assert all(map(torch.equal, x, y))
+
+
+@pytest.mark.parametrize(
+    ("devices", "environment", "place"),
+    [
+        (1, {}, 0),
+        ("1,", {}, 1),
+        ("2,3", {}, 2),
+        (4, {"NTASKS": "4", "NTASKS_PER_NODE": "4", "NODEID": "0", "PROCID": "3", "LOCALID": "3"}, 3),
+    ],
+    ids=["one", "named", "several", "slurm"],
+)
+def test_features_are_computed_on_the_device_that_trains(
+    monkeypatch: pytest.MonkeyPatch, devices: int | str, environment: dict[str, str], place: int
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)  # which Lightning sets
+    for name, value in environment.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert device_of(Machine(accelerator="cuda", devices=devices)) == torch.device("cuda", place)
 
 
 @contextmanager
@@ -168,7 +197,7 @@ def test_where_no_checkpoint_can_be_written_the_last_one_is_kept(tmp_path: Path)
     assert process.returncode == 2
     assert "the checkpoint cannot be written: " in told and "the last one is untouched" in told, told
     kept = tmp_path / "palm_local/checkpoints/last.safetensors"
-    assert any(name.startswith("/state_dict") for name in load_file(kept))
+    assert states(kept)
     assert [path.name for path in kept.parent.iterdir() if path.suffix != ".safetensors"] == []
 
 
@@ -180,12 +209,32 @@ def test_a_run_that_has_ended_is_not_trained_again(tmp_path: Path) -> None:
     assert (made / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_run_that_was_moved_goes_on_and_knows_what_was_best(tmp_path: Path) -> None:
+    recipe = {**ONE, "epochs": 1}
+    made = train("stage1", tmp_path / "old", overrides=recipe, machine=CPU)
+    whole = weights(pvzoo.create(f"local-dir:{made}"))
+    shutil.rmtree(made)  # as if it had been ended just before
+    (tmp_path / "old").rename(tmp_path / "new")
+    folder = (tmp_path / "new/palm_local/checkpoints").resolve()
+    kept = Kept(folder, "best", "dev_eer")
+    state = SafeCheckpointIO().load_checkpoint(folder / "last.safetensors")["callbacks"][kept.state_key]
+    kept.load_state_dict(state)
+    assert kept.best_model_score == state["best_model_score"] is not None
+    assert kept.best_k_models == {str(folder / "best.safetensors"): kept.best_model_score}
+    resumed = train("stage1", tmp_path / "new", overrides=recipe, resume=True, machine=CPU)
+    again = weights(pvzoo.create(f"local-dir:{resumed}"))
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
 def test_another_recipe_cannot_be_resumed_and_a_run_is_not_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(RunError, match="there is no run to resume; leave out --resume"):
         train("stage1", out, overrides=ONE, resume=True, machine=CPU)
     with pytest.raises(DataError):
         train("stage1", out, overrides={**ONE, "data.source": "nowhere"}, machine=CPU)
+    assert [path.name for path in out.iterdir() if path.name != ".lock"] == []  # nothing was begun
+    with claimed(out, "recipe.yaml", load_recipe("stage1", {**ONE, "data.source": "nowhere"}).to_dict(), False):
+        pass
     with pytest.raises(RunError, match="holds a run; --resume goes on with it, or choose another folder"):
         train("stage1", out, overrides=ONE, machine=CPU)
     with pytest.raises(RunError, match=r"another recipe; data.source, optimiser.lr differ"):
@@ -207,6 +256,7 @@ def test_a_folder_that_another_process_writes_is_left_alone(tmp_path: Path) -> N
         ({"init": ["nowhere"]}, PvzooError, "init nowhere: there is no such folder, and no model named 'nowhere'"),
         ({"batch.size": 64}, DataError, "56 samples are too few for a batch of 64"),
         ({"batch.size": 40, "batch.samples": 2}, DataError, "a batch of 20 identities cannot be made of 14"),
+        ({"epoch_share": 0.1}, DataError, "epoch_share: 0.1 of 3 batches is none; set at least 0.334"),
         ({"data.protocol_params": {"folds": 11}}, DataError, "10 subjects cannot be split into 11 folds"),
         ({"optimiser.lr": 1e30, "optimiser.clip_norm": None, "epochs": 3}, TrainingError, "the loss is not finite (cl"),
     ],
@@ -216,6 +266,24 @@ def test_what_cannot_be_trained_is_an_error(tmp_path: Path, changes: dict[str, A
         train("stage1", tmp_path / "run", overrides={**ONE, "epochs": 1, **changes}, machine=CPU)
     assert message in str(caught.value)
     assert not (tmp_path / "run/palm_local/model").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"accelerator": "tpu"}, "cannot train here with accelerator tpu, devices 1, num_nodes 1, strategy auto: "),
+        ({"accelerator": "cudaa"}, "You selected an invalid accelerator name"),
+        ({"devices": 0}, "`Trainer(devices=0)` value is not a valid input"),
+        ({"devices": "two"}, "devices two, "),
+        ({"strategy": "dpp"}, "You selected an invalid strategy name"),
+    ],
+)
+def test_a_machine_that_is_not_as_asked_is_an_error_before_anything_is_written(
+    tmp_path: Path, asked: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        train("stage1", tmp_path / "run", overrides=ONE, machine=replace(CPU, **asked))
+    assert not (tmp_path / "run").exists()
 
 
 def test_mixed_precision_clips_gradients_too(tmp_path: Path) -> None:
@@ -231,9 +299,12 @@ def test_mixed_precision_clips_gradients_too(tmp_path: Path) -> None:
 
 def test_epochs_may_be_a_share_of_the_batches(tmp_path: Path) -> None:
     train("stage1", tmp_path / "run", overrides={**ONE, "epochs": 3, "epoch_share": 0.34}, machine=CPU)
-    checkpoint = load_file(tmp_path / "run/palm_local/checkpoints/last.safetensors")
-    steps = [value for name, value in checkpoint.items() if name.endswith("/step")]
-    assert {int(step) for step in steps} == {3}  # of 3 an epoch
+    checkpoint = SafeCheckpointIO().load_checkpoint(tmp_path / "run/palm_local/checkpoints/last.safetensors")
+    assert checkpoint["global_step"] == 3  # of 3 an epoch
+
+
+def test_a_seed_may_be_as_large_as_a_date(tmp_path: Path) -> None:
+    train("stage1", tmp_path / "run", overrides={**ONE, "epochs": 1, "seed": 20260131123456}, machine=CPU)
 
 
 def test_stage_1_of_another_architecture_is_refused(tmp_path: Path) -> None:
@@ -241,6 +312,15 @@ def test_stage_1_of_another_architecture_is_refused(tmp_path: Path) -> None:
     changes = {**SMALL, "model": "stage2_spatial_nano", "epochs": 1, "init": [str(made)]}
     with pytest.raises(WeightsError, match=r"no source holds branch palm.global_, vein.global_, vein.local"):
         train("stage2_plan_b", tmp_path / "two", overrides=changes, machine=CPU)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_that_was_saved_in_half_precision_trains_in_full(tmp_path: Path, precision: str) -> None:
+    spec = load_recipe("stage1", ONE).spec(14)
+    pvzoo.create(spec, dtype=torch.bfloat16).save(tmp_path / "half")
+    recipe = {**ONE, "epochs": 1, "precision": precision, "init": [str(tmp_path / "half")]}
+    made = train("stage1", tmp_path / "run", overrides=recipe, machine=CPU)
+    assert pvzoo.create(f"local-dir:{made}").dtype == torch.float32
 
 
 def test_modality_dropout_and_every_loss_train(tmp_path: Path) -> None:
@@ -256,6 +336,57 @@ def test_modality_dropout_and_every_loss_train(tmp_path: Path) -> None:
     model = pvzoo.create(f"local-dir:{made}")
     image = torch.rand(2, 1, 32, 32)
     assert model.embed(image, None).isfinite().all() and model.embed(None, image).isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def lacking(palms: Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table in which a quarter of the samples have no vein."""
+    file = tmp_path_factory.mktemp("lacking") / "lacking.csv"
+    kept = (r for r in palms if r.modality == "palm" or (r.session, r.sample) != (1, 1))
+    Table(kept, palms.root).write(file)
+    return file
+
+
+@pytest.mark.parametrize("how", [{"modality_dropout": 0.5}, KEEP], ids=["dropped", "lacking"])
+def test_batchnorm_trains_where_a_sample_has_its_modalities_for_itself(
+    tmp_path: Path, lacking: Path, how: dict[str, Any]
+) -> None:
+    norms = {"embedding.bnneck": True, "branches.global.alignment": {"name": "linear", "params": {"batch_norm": True}}}
+    changes = {**SMALL, "data.source": str(lacking), "model": "stage2_shared_nano", "overrides": norms}
+    changes |= {"batch.size": 4, "epochs": 1, **how}
+    made = train("end_to_end", tmp_path / "run", overrides=changes, machine=CPU)
+    last = SafeCheckpointIO().load_checkpoint(tmp_path / "run/checkpoints/last.safetensors")
+    # The neck saw each batch once and as a whole.
+    assert weights(pvzoo.create(f"local-dir:{made}"))["neck.num_batches_tracked"] == last["global_step"] > 1
+
+
+def test_stage_1_leaves_out_what_has_no_image_for_a_branch_and_says_so(tmp_path: Path, lacking: Path) -> None:
+    changes = {**ONE, "model": "stage2_local_nano", "data.source": str(lacking), "epochs": 1, **KEEP}
+    run = train("stage1", tmp_path / "run", overrides=changes, machine=CPU)
+    facts = {name: json.loads((run / name / "run.json").read_text()) for name in ("palm_local", "vein_local")}
+    assert [each["parts"]["train"]["samples"] for each in facts.values()] == [24, 18]
+    assert [each["notes"] for each in facts.values()] == [[], ["left out: 8 samples with no vein image"]]
+
+
+def test_what_is_left_to_compare_is_what_a_list_names(lacking: Path) -> None:
+    split = open_protocol("open_subject", {"incomplete": "keep"}).split(Table.read(lacking))
+    places = range(len(split.dev.samples))
+    listed = replace(split.dev, listed=tuple((a, b) for a in places for b in places if a != b))
+    vein = branch_specs(pvzoo.spec("stage2_local_nano"))["vein_local"]
+    left = samples_for(vein, replace(split, dev=listed)).dev
+    assert left.listed is not None
+    named = {(left.gallery[a], left.probes[b]) for a, b in left.listed}
+    has = [pair for pair in split.dev.samples if pair.images["vein"]]
+    assert named == {(a, b) for a in has for b in has if a != b} and len(has) == 6
+
+
+def test_a_branch_that_cannot_be_trained_is_an_error_before_any_other_is(tmp_path: Path, lacking: Path) -> None:
+    kept = (r for r in Table.read(lacking) if r.modality == "palm" or r.subject == "1")
+    Table(kept, lacking.parent).write(tmp_path / "few.csv")
+    changes = {**ONE, "model": "stage2_local_nano", "data.source": str(tmp_path / "few.csv"), "epochs": 1, **KEEP}
+    with pytest.raises(DataError, match=r"samples with no vein image; open_subject.*: no sample is left"):
+        train("stage1", tmp_path / "run", overrides=changes, machine=CPU)
+    assert not (tmp_path / "run/palm_local").exists()
 
 
 def test_stage_1_trains_every_branch_under_the_name_it_has_in_the_whole_model() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..data.module import PairDataModule
 from ..data.sampling import Balanced, InOrder, Sampler, Shuffled
 from ..data.sources import Images
 from ..data.split import Split
+from ..errors import DataError
 from ..model import Model
 from ..progress import track
 from .features import FeatureBatch, FeatureDataset, cache_features, whole
@@ -33,6 +35,9 @@ def data_module(
         images: Where they come from.
         machine: Where it trains, and where cached features are kept.
         out: Folder of the run.
+
+    Raises:
+        DataError: If the samples do not make a batch, or too few for an epoch; or as :func:`cache_features`.
     """
     size, samples = recipe.batch.size, recipe.batch.samples
     data = PairDataModule(
@@ -45,6 +50,10 @@ def data_module(
         seed=0 if recipe.cache_features else recipe.seed,  # cached views serve trainings with other seeds as well
         workers=recipe.batch.workers,
     )
+    batches = len(data.train_dataloader())
+    if recipe.epoch_share * batches < 1:
+        least = ceil(1000 / batches) / 1000
+        raise DataError(f"epoch_share: {recipe.epoch_share:g} of {batches} batches is none; set at least {least:g}")
     if not recipe.cache_features:
         return data
     assert data.train_set is not None

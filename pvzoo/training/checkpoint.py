@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -48,10 +49,28 @@ class SafeCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+class Kept(ModelCheckpoint):
+    """A checkpoint of a run, always under one name."""
+
+    FILE_EXTENSION = ".safetensors"
+    __qualname__ = ModelCheckpoint.__qualname__  # by which Lightning finds its state, in checkpoints from before it too
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Run folders are moved. In one of another name, Lightning would forget which epoch was the best.
+        folder = str(self.dirpath)
+
+        def here(path: str) -> str:
+            return str(Path(folder, Path(path).name)) if path else path
+
+        paths = {name: here(path) for name, path in state_dict.items() if name.endswith("_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "dirpath": folder, "best_k_models": best})
+
+
 def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """To JSON: tensors are set aside by their path; what JSON lacks gets an object of one key that begins with $."""
+    """To JSON: tensors are set aside by number; what JSON lacks gets an object of one key that begins with $."""
     if isinstance(value, Tensor):
-        name = path or "value"
+        name = str(len(tensors))  # paths are not unique: a key may hold a slash, or be a number
         tensors[name] = value.detach().cpu().clone().contiguous()
         return {"$tensor": name}
     if isinstance(value, Mapping):

@@ -116,7 +116,7 @@ def cache_features(
         track: Shows progress; see :func:`pvzoo.progress.track`.
 
     Raises:
-        DataError: If there is no room, or a sample cannot be read.
+        DataError: If there is no room, a sample cannot be read, or features are not finite.
     """
     samples = {modality: _samples(dataset, modality, views, pixels) for modality in dataset.modalities}
     folders = {
@@ -202,6 +202,7 @@ def _compute(
                             # Around the network alone: images are drawn in this process as well, in float32.
                             with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
                                 found = model.run_branch(branch, modality, image.to(model.device, model.dtype))
+                            _refuse_overflow(found, f"branches.{modality}.{branch}", dtype)
                             found = found.flatten(1).mul(batch.present[modality].to(found)[:, None]).view(found.shape)
                             stored[view, places] = found.float().cpu().numpy()
                     advance(len(places))
@@ -212,6 +213,13 @@ def _compute(
     finally:
         for folder in partial.values():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_overflow(features: Tensor, part: str, dtype: torch.dtype) -> None:
+    """Else it would show as a loss that is not finite, for which another learning rate is no cure."""
+    if not features.isfinite().all():
+        message = f"{part}: features in {str(dtype).removeprefix('torch.')} are not finite"
+        raise DataError(f"{message}; set precision=fp32, or start from other weights")
 
 
 def _room(file: Path, shape: tuple[int, ...]) -> Any:

@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 from ..errors import PvzooError
 from ..tensorfile import replacing
 
+LOCK = ".lock"
+
 
 class RunError(PvzooError):
     """A run folder cannot be used as asked."""
@@ -31,7 +33,7 @@ def is_first() -> bool:
 
 @contextmanager
 def claimed(out: Path, name: str, content: Mapping[str, Any], resume: bool) -> Iterator[None]:
-    """The folder, for this process alone, and for this content and no other.
+    """The folder, for this process alone, and for this content and no other; still free if nothing comes of it.
 
     Args:
         out: The folder, made if it is not there.
@@ -48,14 +50,15 @@ def claimed(out: Path, name: str, content: Mapping[str, Any], resume: bool) -> I
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock")
+        lock = FileLock(out / LOCK)
         lock.acquire(blocking=False)
     except Timeout as error:
         raise RunError(f"{out}: another process is writing this run; wait for it, or choose another folder") from error
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
+    begun = (out / name).is_file()
     try:
-        if (out / name).is_file():
+        if begun:
             if not resume:
                 raise RunError(f"{out}: holds a run; --resume goes on with it, or choose another folder")
             before = yaml.safe_load((out / name).read_text(encoding="utf-8"))
@@ -68,7 +71,13 @@ def claimed(out: Path, name: str, content: Mapping[str, Any], resume: bool) -> I
             raise RunError(f"{out}: there is no run to resume; leave out --resume to begin one")
         else:
             write(out / name, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
-        yield
+        try:
+            yield
+        except PvzooError:
+            # What failed before anything was done, by a fault in the recipe, say, need not be resumed as it is.
+            if not begun and {path.name for path in out.iterdir()} <= {name, LOCK}:
+                (out / name).unlink()
+            raise
     finally:
         lock.release()
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
 from ..data.split import Split
@@ -51,9 +51,6 @@ class Machine:
 def trainer_of(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Callback], **more: Any) -> Trainer:
     """The trainer for a recipe; ``more`` replaces its settings."""
     settings: dict[str, Any] = {
-        "accelerator": machine.accelerator,
-        "devices": machine.devices,
-        "num_nodes": machine.num_nodes,
         "precision": precision_of(recipe, machine),
         "max_epochs": recipe.epochs,
         "limit_train_batches": recipe.epoch_share,
@@ -62,14 +59,26 @@ def trainer_of(recipe: Recipe, machine: Machine, out: Path, callbacks: list[Call
         "accumulate_grad_batches": recipe.batch.accumulate,
         "callbacks": callbacks,
         "plugins": [SafeCheckpointIO()],
-        "logger": False,
         "default_root_dir": out,
         "num_sanity_val_steps": 0,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
-    return Trainer(**settings | more)
+    return _trainer(machine, settings | more)
+
+
+def _trainer(machine: Machine, settings: Mapping[str, Any]) -> Trainer:
+    """A trainer that shows nothing.
+
+    Raises:
+        TrainingError: If this machine has no such accelerator or devices, or the settings do not go together.
+    """
+    where = {name: getattr(machine, name) for name in ("accelerator", "devices", "num_nodes", "strategy")}
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    try:
+        return Trainer(**{**where, **silent, **settings})
+    except Exception as error:  # of half a dozen classes, that of a missing package among them
+        asked = ", ".join(f"{name} {value}" for name, value in where.items())
+        raise TrainingError(f"cannot train here with {asked}: {error}") from error
 
 
 def strategy_of(recipe: Recipe, split: Split, spec: ModelSpec, machine: Machine) -> str:
@@ -95,12 +104,13 @@ def precision_of(recipe: Recipe, machine: Machine) -> str:
 
 
 def device_of(machine: Machine) -> torch.device:
-    """Where this process computes, if Lightning is to find no fault with the machine."""
-    if machine.accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if machine.accelerator in ("auto", "mps") and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """Where this process computes, as Lightning will choose it.
+
+    Raises:
+        TrainingError: If this machine has no such device.
+    """
+    with explained():
+        return _trainer(machine, {"enable_checkpointing": False}).strategy.root_device
 
 
 def dtype_of(recipe: Recipe, machine: Machine) -> torch.dtype:
@@ -121,6 +131,8 @@ def explained() -> Iterator[None]:
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 convolutions: the same layout
             yield
+    except MisconfigurationException as error:
+        raise TrainingError(str(error)) from error
     except RuntimeError as error:
         if torch.distributed.is_initialized() and _GONE.search(str(error)):
             message = "another process of this training ended, and says why"

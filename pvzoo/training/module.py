@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from math import cos, pi
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.loading import Batch
 from ..data.split import Comparisons
@@ -87,7 +89,7 @@ class TrainingModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # All that is random in an epoch follows from the seed and its number, so a resumed run repeats it bit by bit.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
+        torch.manual_seed((self.recipe.seed * 1_000_003 + self.current_epoch) % 2**63)
         self.plan.apply(self.model, self.current_epoch)
         grow = getattr(self.model.head, "set_margin_factor", None)
         if grow is not None:
@@ -203,23 +205,29 @@ class TrainingModule(LightningModule):
         return present
 
     def _run(self, batch: Batch | FeatureBatch, present: Tensor) -> Tensor:
-        """What the head takes; samples that have the same modalities go through the model together."""
+        """What the head takes; samples that have the same modalities go through the model together, up to the neck."""
         patterns, which = torch.unique(present.cpu(), dim=0, return_inverse=True)
         if len(patterns) == 1:
-            return self._forward(batch, slice(None), patterns[0])
+            whole: Tensor = self.model.neck(self._forward(batch, slice(None), patterns[0]))
+            return whole
         rows = [torch.nonzero(which == number)[:, 0].to(present.device) for number in range(len(patterns))]
         parts = [self._forward(batch, chosen, pattern) for chosen, pattern in zip(rows, patterns, strict=True)]
-        return torch.cat(parts)[torch.cat(rows).argsort()]
+        joined: Tensor = self.model.neck(torch.cat(parts)[torch.cat(rows).argsort()])
+        return joined
 
     def _forward(self, batch: Batch | FeatureBatch, rows: Any, pattern: Tensor) -> Tensor:
+        """Samples with the modalities of a pattern, as they come to the neck."""
         has = dict(zip(self.model.spec.modalities, pattern.tolist(), strict=True))
 
         def part(values: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
             return {m: values[m][rows] if there else None for m, there in has.items()}  # type: ignore[index]
 
-        if isinstance(batch, FeatureBatch):
-            return self.model.join({branch: part(values) for branch, values in batch.features.items()})
-        return self.model.join(self.model.features(**part(batch.images)))
+        # Modality dropout, or data that lack some modality, may leave a sample to go alone.
+        single = isinstance(rows, Tensor) and len(rows) == 1
+        with _running_statistics(self.model) if single else nullcontext():
+            if isinstance(batch, FeatureBatch):
+                return self.model.concatenate({branch: part(values) for branch, values in batch.features.items()})
+            return self.model.concatenate(self.model.features(**part(batch.images)))
 
     def _classification(self, joined: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.recipe.losses.label_smoothing
@@ -235,7 +243,8 @@ class TrainingModule(LightningModule):
         if not len(rows):
             return None
         first, second = torch.eye(present.shape[1], dtype=torch.bool)[:2]
-        one, other = (self.model.embedding(self._forward(batch, rows, pattern)) for pattern in (first, second))
+        parts = [self._forward(batch, rows, pattern) for pattern in (first, second)]
+        one, other = self.model.embedding(self.model.neck(torch.cat(parts))).chunk(2)
         return one, other
 
     def _of_all_ranks(self, found: dict[int, Tensor]) -> dict[int, Tensor]:
@@ -244,3 +253,16 @@ class TrainingModule(LightningModule):
         parts: list[dict[int, Tensor]] = [{} for _ in range(self.trainer.world_size)]
         torch.distributed.all_gather_object(parts, found)
         return {position: embedding for part in parts for position, embedding in part.items()}
+
+
+@contextmanager
+def _running_statistics(model: Model) -> Iterator[None]:
+    """BatchNorm as it is in use: a sample alone has no variance to train with."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    try:
+        for norm in norms:
+            norm.training = False
+        yield
+    finally:
+        for norm in norms:
+            norm.training = True

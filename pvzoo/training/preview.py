@@ -20,7 +20,7 @@ from .batches import data_module
 from .machine import Machine, explained, trainer_of
 from .module import TrainingModule
 from .recipe import Recipe
-from .run import branch_specs, facts_of
+from .run import branch_specs, facts_of, samples_for
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,10 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
     plain = recipe.model_copy(update={"cache_features": 0})
     for label, spec in (branch_specs(whole) if recipe.stage == 1 else {"": whole}).items():
         model = Model(spec)
-        data = data_module(plain, model, split, images, machine, out)
+        part = samples_for(spec, split)
+        data = data_module(plain, model, part, images, machine, out)
         batches = data.train_dataloader()
-        module = TrainingModule(model, plain, split.dev)
+        module = TrainingModule(model, plain, part.dev)
         label = "_".join(filter(None, (name, label))) or "model"
         picture = out / f"{label}.png"
         out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,7 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
             few = {"limit_train_batches": 3, "limit_val_batches": 0, "max_epochs": 1, "enable_checkpointing": False}
             trainer = trainer_of(plain, quiet, out, [timer], strategy="auto", **few)
             trainer.fit(module, datamodule=data)
-        facts, steps = facts_of(recipe, split, images, module), recipe.epochs * int(recipe.epoch_share * len(batches))
+        facts, steps = facts_of(recipe, part, images, module), recipe.epochs * int(recipe.epoch_share * len(batches))
         yield Preview(label, facts, steps, timer.step(), _peak_memory(trainer.strategy.root_device), picture)
 
 

@@ -184,8 +184,8 @@ def load_recipe(
 
     Args:
         name: A name of :func:`list_recipes`, a path of a YAML or JSON file, or a mapping.
-        overrides: Values by dotted path, ``{"optimiser.lr": 1e-4}``, set in every step of a recipe that has steps;
-            ``{"steps.stage1.epochs": 5}`` in one.
+        overrides: Values by dotted path, ``{"optimiser.lr": 1e-4}``, set in every step of a recipe that has steps, but
+            ``init`` in the first, as each other starts from the one before; ``{"steps.stage1.epochs": 5}`` in one.
 
     Raises:
         UnknownNameError: No such recipe; with a suggestion.
@@ -196,7 +196,10 @@ def load_recipe(
     inside = [f"steps.{step}." for step in steps] if isinstance(steps, Mapping) and steps else [""]
     own = {path: value for path, value in (overrides or {}).items() if path.partition(".")[0] == "steps"}
     shared = {path: value for path, value in (overrides or {}).items() if path not in own}
-    source.override({f"{step}{path}": value for path, value in shared.items() for step in inside})
+    for path, value in shared.items():
+        # A later step with an init of its own would throw away what the one before it trained.
+        places = inside[:1] if path == "init" else inside
+        source.override({f"{step}{path}": value for step in places})
     source.override(own)
     if not isinstance(source.data, Mapping):
         raise SpecError([source.problem((), "should be a mapping of fields")])

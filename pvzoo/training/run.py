@@ -9,25 +9,28 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 
 from .. import __version__, weights
 from ..data.protocols import open_protocol
 from ..data.sources import Images, open_images
-from ..data.split import Split
+from ..data.split import Comparisons, Split
+from ..data.table import Pair
+from ..errors import DataError, count
 from ..manifest import WEIGHTS
 from ..model import Model
 from ..specs import ModelSpec, Source, load_spec
 from .batches import data_module
-from .checkpoint import SafeCheckpointIO
+from .checkpoint import Kept, SafeCheckpointIO
 from .folder import RunError, claimed, is_first, write
 from .jobs import train_branches
 from .journal import Journal, Watch
-from .machine import Machine, explained, strategy_of, trainer_of
+from .machine import Machine, device_of, explained, strategy_of, trainer_of
 from .module import TrainingModule
 from .recipe import Recipe, load_recipe
 from .starts import Start, find_start, find_starts
@@ -61,14 +64,16 @@ def train(
         DataError: The data cannot be used as the recipe says.
         RunError: The folder holds another run, or one that is being written.
         JobError: Branches that were trained side by side failed.
-        TrainingError: The training cannot go on.
+        TrainingError: This machine is not as asked, or the training cannot go on.
     """
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     folder = Path(out).expanduser()
     machine = machine or Machine()
     if machine.jobs > 1 and (machine.devices != 1 or machine.num_nodes > 1):
         raise RunError("jobs train on one device each; leave out either jobs, or devices and num_nodes")
-    find_starts(resolved)  # what is not there should not be found out after hours
+    # What is not there should not be found out after hours.
+    device_of(machine)
+    find_starts(resolved)
     with claimed(folder, RECIPE, resolved.to_dict(), resume):
         return _run(resolved, folder, (), machine)
 
@@ -95,6 +100,8 @@ def _trained(recipe: Recipe, out: Path, init: Sequence[str], machine: Machine) -
     if recipe.stage == 2:
         return [fit(recipe, spec, split, images, out, init, machine)]
     specs = branch_specs(spec)
+    for alone in specs.values():
+        samples_for(alone, split)  # what a later branch lacks should not be found out after hours
     if machine.jobs > 1:
         left = [name for name in specs if not (out / name / MODEL / WEIGHTS).is_file()]
         train_branches(recipe, left, out, init, machine, machine.jobs)
@@ -132,6 +139,34 @@ def branch_specs(spec: ModelSpec) -> dict[str, ModelSpec]:
     return found
 
 
+def samples_for(spec: ModelSpec, split: Split) -> Split:
+    """The split without the training and dev samples that have no image for a model; a note says how many they are.
+
+    Raises:
+        DataError: If too few are left.
+    """
+
+    def fits(pair: Pair) -> bool:
+        # A modality that no sample has is another fault, which the data module names.
+        return any(pair.images.get(modality, True) for modality in spec.modalities)
+
+    out = {pair for pair in (*split.train, *split.dev.samples) if not fits(pair)}
+    if not out:
+        return split
+    gallery, probes = (tuple(filter(fits, pairs)) for pairs in (split.dev.gallery, split.dev.probes))
+    listed = split.dev.listed
+    if listed is not None:
+        rows, columns = ({pair: place for place, pair in enumerate(pairs)} for pairs in (gallery, probes))
+        named = ((split.dev.gallery[row], split.dev.probes[column]) for row, column in listed)
+        listed = tuple((rows[a], columns[b]) for a, b in named if fits(a) and fits(b))
+    train = tuple(filter(fits, split.train))
+    note = f"left out: {count(len(out), 'sample')} with no {' or '.join(spec.modalities)} image"
+    try:
+        return replace(split, train=train, dev=Comparisons(gallery, probes, listed), notes=(*split.notes, note))
+    except DataError as error:
+        raise DataError(f"{note}; {error}") from error
+
+
 def fit(
     recipe: Recipe, spec: ModelSpec, split: Split, images: Images, out: Path, init: Sequence[str], machine: Machine
 ) -> Path:
@@ -140,7 +175,7 @@ def fit(
     Args:
         recipe: How.
         spec: What.
-        split: Who trains, and who chooses.
+        split: Who trains, and who chooses; samples that have no image for the model are left out.
         images: Where the pixels of the split come from.
         out: Folder of the run, which the caller has claimed.
         init: What to start from, by name or path; see :func:`~pvzoo.training.starts.find_start`.
@@ -151,6 +186,7 @@ def fit(
     """
     if (out / MODEL / WEIGHTS).is_file():
         return out / MODEL
+    split = samples_for(spec, split)
     torch.manual_seed(recipe.seed)
     starts = [find_start(name) for name in init]
     model = _started(spec, starts, any_size=recipe.stage == 1)
@@ -159,9 +195,8 @@ def fit(
         model = model.to(memory_format=torch.channels_last)
     data = data_module(recipe, model, split, images, machine, out)
     module = TrainingModule(model, recipe, split.dev)
-    best = ModelCheckpoint(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
-    every = ModelCheckpoint(out / CHECKPOINTS, "last", enable_version_counter=False)
-    best.FILE_EXTENSION = every.FILE_EXTENSION = ".safetensors"
+    best = Kept(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
+    every = Kept(out / CHECKPOINTS, "last", enable_version_counter=False)
     callbacks: list[Callback] = [Journal(out), best, every]
     if machine.progress:
         callbacks.append(Watch(out.name))
@@ -187,7 +222,7 @@ def fit(
                 trainer.strategy.launcher.kill(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
             raise
     if trainer.is_global_zero:
-        chosen = SafeCheckpointIO().load_checkpoint(best.best_model_path)["state_dict"]
+        chosen = SafeCheckpointIO().load_checkpoint(out / CHECKPOINTS / "best.safetensors")["state_dict"]
         model.load_state_dict({name.removeprefix("model."): value for name, value in chosen.items()})
         model.eval().save(out / MODEL)
     trainer.strategy.barrier()
@@ -203,7 +238,8 @@ def _started(spec: ModelSpec, starts: Sequence[Start], *, any_size: bool = False
         header = starts[0].header
         saved = load_spec(Source(str(header.path), header.about.spec)) if header.about.spec else None
         if saved is not None and _parts(saved) == _parts(spec):
-            return weights.load_model(spec, header, Model)
+            # Whatever it was saved in: half-precision parameters hardly move, and fp16 and bf16 mean autocast here.
+            return weights.load_model(spec, header, Model, torch.float32)
     model = Model(spec)
     if starts:
         named = [(start.name, start.header) for start in starts]
