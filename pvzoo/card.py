@@ -84,18 +84,18 @@ embedding = model.embed({arguments})
 | part | what |
 | --- | --- |
 {table}
-{cuts}{_sections(spec, facts) if facts else ""}
+{cuts}{_sections(spec, facts, source) if facts else ""}
 The whole spec is in `config.json`.
 """
 
 
-def _sections(spec: ModelSpec, facts: Facts) -> str:
+def _sections(spec: ModelSpec, facts: Facts, source: str) -> str:
     drawn = all(each.origin == "synthetic" for each in facts.data)
     sections = {
         "Intended use": facts.intended_use,
         "Data": "\n".join(_data(each) for each in facts.data),
         "Results": _results(facts),
-        **({"No real palm": f"{SYNTHETIC}\n{_tuning(spec)}"} if drawn else {}),
+        **({"No real palm": f"{SYNTHETIC}\n{_tuning(spec, source)}"} if drawn else {}),
         "Limits": facts.limits or "None were looked for. Expect it to fail on images unlike those of its data.",
         "Spoofing and misuse": MISUSE,
         "Licence": facts.licence,
@@ -103,16 +103,17 @@ def _sections(spec: ModelSpec, facts: Facts) -> str:
     return "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
 
 
-def _tuning(spec: ModelSpec) -> str:
-    """The commands that train it further; none for a model that has no name to call it by."""
+def _tuning(spec: ModelSpec, source: str) -> str:
+    """The commands that train these weights further; none for a model that has no name to call it by."""
     name, alone = spec.name, len(spec.modalities) == 1
     if not name:
         return ""
     made = f"runs/mine/{spec.modalities[0]}_{next(iter(spec.branches))}/model" if alone else "runs/mine/model"
     recipe = "stage1" if alone else "stage2_plan_b"
+    start = source if source.startswith("hf-hub:") else name  # by name they are the zoo's
     return f"""
 ```bash
-pvzoo train {recipe} --model {name} --init {name} --data palms/ --layout folder_pair -o runs/mine
+pvzoo train {recipe} --model {name} --init {start} --data palms/ --layout folder_pair -o runs/mine
 pvzoo eval {made} --data palms/ --layout folder_pair --out report --export-thresholds
 ```"""
 

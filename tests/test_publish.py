@@ -116,6 +116,7 @@ def test_a_card_says_what_its_reader_needs(hub: HubServer, clock: Clock, folder:
         "## Spoofing and misuse",
         "presentation attacks (ISO/IEC 30107)",
         "## Licence\n\nApache-2.0",
+        f"--model {NAME} --init hf-hub:{REPO}@v1 --data palms/",
         "> The weights are random: this model was never trained",
     ):
         assert said in card.content
