@@ -132,6 +132,12 @@ GOOD = "---\nlicense: mit\n---\n\n# Palm\n\n## Data\n\nMade up.\n\n## Intended u
         (GOOD.replace("## Data", "### data ##"), []),
         (GOOD.replace("license: mit", "tags: [x]"), ["its metadata names no license"]),
         (GOOD.replace("license: mit", "license:"), ["its metadata names no license"]),
+        (GOOD.replace("license: mit", "license: none"), ["its metadata names no license: 'none' is none"]),
+        (GOOD.replace("license: mit", "license: TBD"), ["its metadata names no license: 'TBD' is none"]),
+        (GOOD.replace("Made up.", "### Palms\n\nMade up.\n\n### Veins"), []),
+        (GOOD.replace("Made up.", "### Palms\n\n### Veins"), ["it has no section 'Data' with text in it"]),
+        (GOOD.replace("Made up.", "# Palms\n\nMade up."), ["it has no section 'Data' with text in it"]),
+        (GOOD.replace("Tests.", "<!-- What is it\nfor? -->"), ["it has no section 'Intended use' with text in it"]),
         (GOOD.replace("Made up.", " "), ["it has no section 'Data' with text in it"]),
         (GOOD.replace("## Intended use", "Intended use"), ["it has no section 'Intended use' with text in it"]),
         (
