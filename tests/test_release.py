@@ -267,6 +267,7 @@ def test_each_card_says_that_no_real_palm_was_seen(made: Made) -> None:
         assert f'model = pvzoo.create("acme/{name}.v1", pretrained=True)\n' in card
         assert "| eer, palm only (CompCode, palm) |" in card
     readme = (made.out / "README.md").read_text()
+    assert "\npip install 'pvzoo[data]' pvzoo-acme-weights\npvzoo demo " in readme  # which draws, with OpenCV
     assert "| `acme/both.v1` | 0.4 M | " in readme
     assert "| CompCode, palm, no training |" in readme
 
