@@ -67,8 +67,6 @@ def body(
     arguments = ", ".join(spec.modalities)
     pretrained = "" if ":" in source else ", pretrained=True"
     hint = "  # the folder that holds this file" if source == "local-dir:." else ""
-    cuts = "".join(f"* {cut.rule if cut.target is None else f'FMR {cut.target:g}'}: {cut}\n" for cut in thresholds)
-    cuts = f"\nThresholds of the score, for `model.verify`:\n\n{cuts}" if cuts else ""
     return f"""# {title}
 
 {spec.summary or f"A model that compares palms by {images} images."}
@@ -84,18 +82,24 @@ embedding = model.embed({arguments})
 | part | what |
 | --- | --- |
 {table}
-{cuts}{_sections(spec, facts) if facts else ""}
+{cuts(thresholds)}{_sections(spec, facts, source) if facts else ""}
 The whole spec is in `config.json`.
 """
 
 
-def _sections(spec: ModelSpec, facts: Facts) -> str:
+def cuts(thresholds: Sequence[Threshold]) -> str:
+    """A list of thresholds; nothing if there are none."""
+    lines = "".join(f"* {cut.rule if cut.target is None else f'FMR {cut.target:g}'}: {cut}\n" for cut in thresholds)
+    return f"\nThresholds of the score, for `model.verify`:\n\n{lines}" if lines else ""
+
+
+def _sections(spec: ModelSpec, facts: Facts, source: str) -> str:
     drawn = all(each.origin == "synthetic" for each in facts.data)
     sections = {
         "Intended use": facts.intended_use,
         "Data": "\n".join(_data(each) for each in facts.data),
-        "Results": _results(facts),
-        **({"No real palm": f"{SYNTHETIC}\n{_tuning(spec)}"} if drawn else {}),
+        "Results": results(facts),
+        **({"No real palm": f"{SYNTHETIC}\n{_tuning(spec, source)}"} if drawn else {}),
         "Limits": facts.limits or "None were looked for. Expect it to fail on images unlike those of its data.",
         "Spoofing and misuse": MISUSE,
         "Licence": facts.licence,
@@ -103,16 +107,17 @@ def _sections(spec: ModelSpec, facts: Facts) -> str:
     return "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
 
 
-def _tuning(spec: ModelSpec) -> str:
-    """The commands that train it further; none for a model that has no name to call it by."""
+def _tuning(spec: ModelSpec, source: str) -> str:
+    """The commands that train these weights further; none for a model that has no name to call it by."""
     name, alone = spec.name, len(spec.modalities) == 1
     if not name:
         return ""
     made = f"runs/mine/{spec.modalities[0]}_{next(iter(spec.branches))}/model" if alone else "runs/mine/model"
     recipe = "stage1" if alone else "stage2_plan_b"
+    start = source if source.startswith("hf-hub:") else name  # by name they are the zoo's
     return f"""
 ```bash
-pvzoo train {recipe} --model {name} --init {name} --data palms/ --layout folder_pair -o runs/mine
+pvzoo train {recipe} --model {name} --init {start} --data palms/ --layout folder_pair -o runs/mine
 pvzoo eval {made} --data palms/ --layout folder_pair --out report --export-thresholds
 ```"""
 
@@ -123,7 +128,8 @@ def _data(data: DataSet) -> str:
     return f"* {data.name}{link}, {origin}" + (f". Licence of the data: {data.licence}" if data.licence else "")
 
 
-def _results(facts: Facts) -> str:
+def results(facts: Facts) -> str:
+    """A table of figures, those of the floor among them, for each place where they were measured."""
     if not facts.metrics:
         return "Not measured."
     parts = []

@@ -15,13 +15,16 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
 from conftest import Site
 
 import pvzoo
+from pvzoo.plugins import Host, discover, using
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -91,6 +94,18 @@ def written_pages() -> list[Path]:
         check=True,
     )
     return [ROOT / name for name in sorted(listed.stdout.splitlines())]
+
+
+@contextmanager
+def furnished(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Furnishes a folder and goes there; the packages of weights in it, and no other plugins, are installed."""
+    furnish(folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder / PACKAGES))
+    for module in [name for name in sys.modules if name.startswith("pvzoo_weights")]:
+        monkeypatch.delitem(sys.modules, module)  # of another folder
+    with using(Host(discover(""))):
+        yield
 
 
 def furnish(folder: Path) -> None:

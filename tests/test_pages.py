@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
 import tomllib
 from pathlib import Path
 
@@ -13,10 +12,9 @@ import pytest
 import yaml
 from hubclient import environment
 from hubserver import OWNER, HubServer
-from pages import DOCS, PACKAGES, ROOT, RUN, SHOWN, Block, blocks, furnish, run_blocks, written_pages
+from pages import DOCS, ROOT, RUN, SHOWN, Block, blocks, furnished, run_blocks, written_pages
 
 from pvzoo import hookspecs
-from pvzoo.plugins import Host, discover, using
 from pvzoo.registry import ENTRY_TYPES
 
 PAGES = written_pages()
@@ -59,12 +57,7 @@ def runs(page: Path) -> bool:
     ],
 )
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    furnish(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path / PACKAGES))
-    for module in [name for name in sys.modules if name.startswith("pvzoo_weights")]:
-        monkeypatch.delitem(sys.modules, module)  # of another folder
-    with HubServer() as hub, using(Host(discover(""))):  # a page may publish
+    with furnished(tmp_path, monkeypatch), HubServer() as hub:  # a page may publish
         for variable, value in {**environment(hub.url, tmp_path / "home"), "HF_TOKEN": OWNER}.items():
             monkeypatch.setenv(variable, value)
         assert run_blocks(page, tmp_path)

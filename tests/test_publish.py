@@ -120,6 +120,7 @@ def test_a_card_says_what_its_reader_needs(hub: HubServer, clock: Clock, folder:
         "## Spoofing and misuse",
         "presentation attacks (ISO/IEC 30107)",
         "## Licence\n\nApache-2.0",
+        f"--model {NAME} --init hf-hub:{REPO}@v1 --data palms/",
         "> The weights are random: this model was never trained",
     ):
         assert said in card.content
@@ -166,6 +167,12 @@ GOOD = "---\nlicense: mit\n---\n\n# Palm\n\n## Data\n\nMade up.\n\n## Intended u
         (GOOD.replace("## Data", "### data ##"), []),
         (GOOD.replace("license: mit", "tags: [x]"), ["its metadata names no license"]),
         (GOOD.replace("license: mit", "license:"), ["its metadata names no license"]),
+        (GOOD.replace("license: mit", "license: none"), ["its metadata names no license: 'none' is none"]),
+        (GOOD.replace("license: mit", "license: TBD"), ["its metadata names no license: 'TBD' is none"]),
+        (GOOD.replace("Made up.", "### Palms\n\nMade up.\n\n### Veins"), []),
+        (GOOD.replace("Made up.", "### Palms\n\n### Veins"), ["it has no section 'Data' with text in it"]),
+        (GOOD.replace("Made up.", "# Palms\n\nMade up."), ["it has no section 'Data' with text in it"]),
+        (GOOD.replace("Tests.", "<!-- What is it\nfor? -->"), ["it has no section 'Intended use' with text in it"]),
         (GOOD.replace("Made up.", " "), ["it has no section 'Data' with text in it"]),
         (GOOD.replace("## Intended use", "Intended use"), ["it has no section 'Intended use' with text in it"]),
         (

@@ -24,7 +24,7 @@ from pvzoo.card import SYNTHETIC
 from pvzoo.data.params import Data
 from pvzoo.data.protocols import open_protocol, read_protocol
 from pvzoo.data.sources import open_images
-from pvzoo.errors import DataError, PvzooError, UnknownNameError, WeightsError
+from pvzoo.errors import DataError, PvzooError, SpecError, UnknownNameError, WeightsError
 from pvzoo.evaluation.models import evaluate_model
 from pvzoo.hub import packages
 from pvzoo.hub.digests import sha256
@@ -269,6 +269,7 @@ def test_each_card_says_that_no_real_palm_was_seen(made: Made) -> None:
         assert f'model = pvzoo.create("acme/{name}.v1", pretrained=True)\n' in card
         assert "| eer, palm only (CompCode, palm) |" in card
     readme = (made.out / "README.md").read_text()
+    assert "\npip install 'pvzoo[data]' pvzoo-acme-weights\npvzoo demo " in readme  # which draws, with OpenCV
     assert "| `acme/both.v1` | 0.4 M | " in readme
     assert "| CompCode, palm, no training |" in readme
 
@@ -276,6 +277,8 @@ def test_each_card_says_that_no_real_palm_was_seen(made: Made) -> None:
 def test_weights_without_a_class_matrix_take_a_new_one(packed: Made) -> None:
     model = pvzoo.create("acme/vein", pretrained=True)
     assert (model.spec.head.name, model.spec.num_classes) == ("none", None)
+    with pytest.raises(SpecError, match=r'num_classes: head .none. has no classes; .* \(in Python head="arcface"\)'):
+        pvzoo.create("acme/vein", pretrained=True, num_classes=5)
     new = pvzoo.create("acme/vein", pretrained=True, num_classes=5, head="arcface")
     assert new.load_report is not None and new.load_report.initialised == ("head.weight",)
 

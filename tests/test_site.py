@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 import yaml
 from browser import DESKTOP, PHONE, Open
-from pages import DOCS, ROOT, blocks, furnish, run_blocks
+from pages import DOCS, ROOT, blocks, furnished, run_blocks
 
 import pvzoo
-from pvzoo import hookspecs
+from pvzoo import catalog, hookspecs
+from pvzoo.manifest import Weights
 from pvzoo.plugins import host
 
 pytest.importorskip("zensical", reason="needs Zensical: pip install 'pvzoo[docs]'")
@@ -142,18 +143,22 @@ def read(site: Site, page: str) -> str:
 
 def test_the_model_pages_say_what_the_specs_say(site: Site) -> None:
     text = (site.docs / "zoo/stage2_spatial.md").read_text(encoding="utf-8")
-    model = pvzoo.create("stage2_spatial", device="meta")
-    assert f"| parameters | {sum(value.numel() for value in model.parameters()):,} |" in text
+    assert 'model = pvzoo.create("stage2_spatial", pretrained=True)\n' in text
+    weights = catalog.pinned(own=True)["stage2_spatial.v1"]
+    assert f"| parameters | {weights.parameters:,} |" in text
+    untrained = (site.docs / "zoo/stage2_shared.md").read_text(encoding="utf-8")
+    model = pvzoo.create("stage2_shared", num_classes=0, device="meta")
+    assert f"| parameters | {sum(value.numel() for value in model.parameters()):,} |" in untrained
+    assert 'model = pvzoo.create("stage2_shared")\n' in untrained
     source = text.partition("```yaml\n")[2].partition("```")[0]
     assert pvzoo.specs.load_spec(yaml.safe_load(source)).to_dict() == pvzoo.spec("stage2_spatial").to_dict()
     assert '<svg xmlns="http://www.w3.org/2000/svg" class="pvzoo-diagram"' in text
 
 
 def test_the_blocks_of_pages_that_code_makes_run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    furnish(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    for page in sorted((site.docs / "zoo").glob("*.md")):
-        assert run_blocks(page, tmp_path), page
+    with furnished(tmp_path, monkeypatch):
+        for page in sorted((site.docs / "zoo").glob("*.md")):
+            assert run_blocks(page, tmp_path), page
     others = [site.docs / "cli.md", site.docs / "hooks.md", *(site.docs / "components").glob("*.md")]
     assert {block.language for page in others for block in blocks(page)} == {"text"}
 
@@ -164,24 +169,44 @@ def test_figures_of_weights_come_from_the_manifest(monkeypatch: pytest.MonkeyPat
 
     metric = {"name": "eer", "value": 0.0123, "low": 0.01, "high": 0.02, "dataset": "SynthPalm 1", "protocol": "open"}
     metric |= {"genuine": 1000, "impostor": 20000, "subjects": 40}
-    facts = {
-        "files": {"config.json": {"size": 2**20}},
-        "data": [{"name": "SynthPalm 1", "origin": "synthetic"}],
-        "licence": "Apache-2.0",
-        "intended_use": "Research.",
-        "repo": "acme/palm",
-        "revision": "v1",
-        "metrics": [metric, {**metric, "value": 0.0456, "high": 0.06, "modalities": ["palm"]}],
-    }
-    monkeypatch.setattr(zoo, "published", lambda: {"stage2_local_nano.v1": facts})
-    monkeypatch.setattr(results, "published", lambda: {"stage2_local_nano.v1": facts})
+    cut = {"value": 0.42, "rule": "fmr", "target": 1e-3, "fmr": 9e-4, "fnmr": 0.1, "genuine": 900, "impostor": 9000}
+    weights = Weights.model_validate(
+        {
+            "files": {name: {"size": 10**6, "sha256": "0" * 64} for name in ("config.json", "model.safetensors")},
+            "data": [{"name": "SynthPalm 1", "origin": "synthetic"}],
+            "licence": "Apache-2.0",
+            "intended_use": "Research.",
+            "repo": "acme/palm",
+            "revision": "v1",
+            "dtype": "float16",
+            "parameters": 1_234_567,
+            "macs": 8_900_000_000,
+            "pvzoo": "0.1",
+            "metrics": [metric, {**metric, "value": 0.0456, "high": 0.06, "modalities": ["palm"]}],
+            "floor": {"CompCode, palm": [{**metric, "value": 0.11, "high": 0.12, "modalities": ["palm"]}]},
+            "thresholds": [cut],
+            "recipe": {"name": "Plan A", "sha256": "0" * 64},
+        }
+    )
+    for module in (zoo, results):
+        monkeypatch.setattr(module, "published", lambda: {"stage2_local_nano.v1": weights})
     table, page = zoo.index(["stage2_local_nano"]), zoo.page("stage2_local_nano")
     (row,) = [line for line in table.splitlines() if "stage2_local_nano.v1" in line]
-    assert "1.0&nbsp;MiB | 0.0123 [0.01 to 0.02] (SynthPalm 1, open) | Apache-2.0 | SynthPalm 1 |" in row
-    said = "eer 0.0123 [0.01 to 0.02] on SynthPalm 1, open (1,000 genuine, 20,000 impostor, 40 subjects)"
-    assert said in page
-    assert "eer, palm only 0.0456 [0.01 to 0.06] on SynthPalm 1, open" in page
-    assert said in dict(results.pages())["make/parts/standing.md"]
+    cost = "1.23&nbsp;M | 8.90 | 2.0&nbsp;MB&nbsp;in&nbsp;float16"
+    assert f"{cost} | 0.0123 [0.01 to 0.02] (SynthPalm 1, open) | Apache-2.0 | SynthPalm 1 |" in row
+    for said in (
+        "| parameters | 1,234,567 |\n| multiply-adds | 8.900 G for one sample |\n| size | 2.0 MB in float16 |",
+        "| cost | 1,234,567 parameters, 8.900 GMACs |",
+        "| recipe | Plan A; `pvzoo reproduce stage2_local_nano.v1` trains them again |",
+        "| needs | pvzoo 0.1 or newer |",
+        "On SynthPalm 1, open (1,000 genuine, 20,000 impostor, 40 subjects):\n",
+        "| eer | 0.0123 | 0.01 to 0.02 |\n| eer, palm only | 0.0456 | 0.01 to 0.06 |\n",
+        "| eer, palm only (CompCode, palm) | 0.11 | 0.01 to 0.12 |\n",
+        "* FMR 0.001: 0.42, with FMR 0.0009 in 9,000 impostor comparisons\n",
+    ):
+        assert said in page
+    standing = dict(results.pages())["make/parts/standing.md"]
+    assert "eer 0.0123 [0.01 to 0.02] on SynthPalm 1, open (1,000 genuine, 20,000 impostor, 40 subjects)" in standing
 
 
 def test_every_component_has_every_parameter_on_its_page(site: Site) -> None:

@@ -170,7 +170,8 @@ def test_what_json_cannot_hold_is_refused_with_its_place(summary: Any, fault: st
         ),
         (
             {"head": "none"},
-            "num_classes: head 'none' has no classes; write null (in Python num_classes=0), or take another head",
+            "num_classes: head 'none' has no classes; for some take a head that has, such as arcface "
+            '(in Python head="arcface"); for none write null (in Python num_classes=0)',
         ),
         ({"num_classes": None}, "num_classes: head 'arcface' needs the number of classes"),
         ({"head": "spatial_attention"}, "head: 'spatial_attention' is a fusion, not a head"),

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from .markdown import Pages, table
-from .zoo import metric, published
+from .zoo import published
 
 SOURCE = Path(__file__).with_name("published.yaml")
 COLUMNS = {
@@ -41,11 +41,7 @@ def _cite(source: dict[str, str]) -> str:
 
 
 def _standing() -> str:
-    rows = [
-        (tag, metric(figure), facts["licence"])
-        for tag, facts in published().items()
-        for figure in facts.get("metrics", ())
-    ]
+    rows = [(tag, str(metric), weights.licence) for tag, weights in published().items() for metric in weights.metrics]
     if not rows:
         return "pvzoo has published no trained weights yet, and so it claims no figure here.\n"
     return table(["weights", "measured", "licence"], rows)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
-from typing import Any
-
-import torch
 import yaml
-from torch.utils.flop_counter import FlopCounterMode
 
 import pvzoo
-from pvzoo import catalog
+from pvzoo import card, catalog
 from pvzoo.cli.describe import model_rows
 from pvzoo.diagram import diagram
-from pvzoo.manifest import Metric
+from pvzoo.errors import file_size
+from pvzoo.hub import verify
+from pvzoo.manifest import Metric, Weights
+from pvzoo.model import Model
 from pvzoo.specs import ModelSpec
 
 from .components import figure
@@ -25,24 +20,23 @@ from .markdown import Pages, code, table
 KIND_OF_PAGE = {"backbone": "backbones", "alignment": "alignments", "fusion": "fusions", "head": "heads"}
 
 
-def published() -> dict[str, dict[str, Any]]:
-    """The weights manifest as data, by ``model.tag``; empty while no weights are published."""
-    manifest = files("pvzoo.zoo") / "weights.json"
-    if not manifest.is_file():
-        return {}
-    weights: dict[str, dict[str, Any]] = json.loads(manifest.read_text(encoding="utf-8"))["weights"]
-    return weights
+def published() -> dict[str, Weights]:
+    """What pvzoo's own manifest says, by ``model.tag``."""
+    return catalog.pinned(own=True)
 
 
-@cache
-def cost(name: str) -> tuple[int, int]:
-    """Trained values, and multiply-adds for one sample in eval mode, counted by torch without computing anything."""
-    model = pvzoo.create(name, device="meta")
-    image = model.spec.preprocessing
-    images = [torch.empty(1, image.channels, *image.size, device="meta") for _ in model.spec.modalities]
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model(*images)
-    return sum(value.numel() for value in model.parameters()), counter.get_total_flops() // 2
+def tagged(name: str) -> dict[str, Weights]:
+    """The published weights of a model, the default first."""
+    return {tag: weights for tag, weights in published().items() if catalog.split_tag(tag)[0] == name}
+
+
+def cost(name: str, weights: Weights | None) -> tuple[int, int, str]:
+    """Trained values, multiply-adds for one sample, and size: of weights, or of the model without a head."""
+    if weights is not None:
+        return weights.parameters, weights.macs, f"{file_size(weights.size)} in {weights.dtype}"
+    model = pvzoo.create(name, num_classes=0, device="meta")
+    parameters = sum(value.numel() for value in model.parameters())
+    return parameters, verify.macs(model.spec, Model), f"{file_size(4 * parameters)} in float32"
 
 
 def pages() -> Pages:
@@ -55,25 +49,24 @@ def pages() -> Pages:
 
 def index(names: list[str]) -> str:
     """The table of models."""
-    weights = published()
-    columns = ["model", "parameters", "GMACs", "size", *(["EER", "licence", "trained on"] if weights else [])]
+    columns = ["model", "parameters", "GMACs", "size", "EER", "licence", "trained on"]
     rows: list[list[str]] = []
     for name in names:
-        parameters, macs = cost(name)
-        row = [f"[{name}]({name}.md)", f"{parameters / 1e6:.2f}&nbsp;M", f"{macs / 1e9:.2f}", _size(4 * parameters)]
-        tagged = {tag: facts for tag, facts in weights.items() if catalog.split_tag(tag)[0] == name}
-        if not tagged:
-            rows.append([*row, "", "", ""][: len(columns)])
-        for tag, facts in tagged.items():
-            size = _size(sum(file["size"] for file in facts["files"].values()))
-            data = ", ".join(each["name"] for each in facts["data"])
-            rows.append([f"[{tag}]({name}.md)", *row[1:3], size, _eer(facts), facts["licence"], data])
-    note = "" if weights else "No trained weights are published yet, so there are no error rates to show.\n"
+        found: dict[str, Weights | None] = {**tagged(name)} or {name: None}
+        for tag, weights in found.items():
+            parameters, macs, size = cost(name, weights)
+            row = [f"[{tag}]({name}.md)", f"{parameters / 1e6:.2f} M", f"{macs / 1e9:.2f}", size]
+            row = [cell.replace(" ", "&nbsp;") for cell in row]
+            if weights is None:
+                rows.append([*row, "", "", ""])
+            else:
+                rows.append([*row, _eer(weights), weights.licence, ", ".join(each.name for each in weights.data)])
     return f"""# The zoo
 
-Every model is composed from a [spec](../concepts/spec.md) of [components](../components/index.md). Parameters and
-multiply-adds are counted by torch for one sample, an image of each modality, with the head; size is that of the weights
-in float32. {note}
+Every model is composed from a [spec](../concepts/spec.md) of [components](../components/index.md). Its
+[weights](../weights.md) bear its name with a tag, such as `v1`, and cost and size are theirs, as the manifest has them;
+a model without weights is counted without a head. Multiply-adds are for one sample, an image of each modality.
+
 {table(columns, rows)}
 `..._nano` are small siblings, with ConvNeXt-Atto in place of ConvNeXt-Tiny. `stage1_...` is one branch of one modality,
 for the first stage of training; `stage2_...` are whole models. Error rates stand here with their data, protocol and
@@ -83,7 +76,7 @@ interval only; [Published results](../results.md) says how they compare.
 import pvzoo
 
 pvzoo.list_models("stage2_*")
-model = pvzoo.create("stage2_spatial_nano", num_classes=600)
+model = pvzoo.create("stage2_spatial", pretrained=True)
 ```
 """
 
@@ -91,15 +84,17 @@ model = pvzoo.create("stage2_spatial_nano", num_classes=600)
 def page(name: str) -> str:
     """The page of a model."""
     spec = catalog.spec(name)
-    parameters, macs = cost(name)
+    weights = next(iter(tagged(name).values()), None)
+    parameters, macs, size = cost(name, weights)
+    pretrained = ", pretrained=True" if weights else ""
     source = yaml.safe_dump(
         catalog.source(name).data, sort_keys=False, default_flow_style=None, width=90, allow_unicode=True
     )
     images = "\n".join(f'{modality} = model.preprocess("a_{modality}.png")' for modality in spec.modalities)
     facts = [
         ("parameters", f"{parameters:,}"),
-        ("multiply-adds", f"{macs / 1e9:.3f} G"),
-        ("size", f"{_size(4 * parameters)} in float32"),
+        ("multiply-adds", f"{macs / 1e9:.3f} G for one sample"),
+        ("size", size),
         ("image", f"{spec.preprocessing.channels} x {' x '.join(map(str, spec.preprocessing.size))}"),
         ("embedding", f"{spec.geometry.embedding} values" + (", unit length" if spec.embedding.normalize else "")),
         ("components", ", ".join(_links(spec))),
@@ -114,13 +109,13 @@ hide: [navigation]
 
 {figure(diagram(spec))}
 
-{table(["", "for one sample"], facts)}
+{table(["", "with its weights" if weights else "without a head"], facts)}
 ## Use it
 
 ```python
 import pvzoo
 
-model = pvzoo.create("{name}")
+model = pvzoo.create("{name}"{pretrained})
 {images}
 embedding = model.embed({", ".join(spec.modalities)})   # (1, {spec.geometry.embedding})
 ```
@@ -146,41 +141,35 @@ def _links(spec: ModelSpec) -> list[str]:
 
 
 def _weights(name: str) -> str:
-    tagged = {tag: facts for tag, facts in published().items() if catalog.split_tag(tag)[0] == name}
-    if not tagged:
+    if not tagged(name):
         return "None are published yet. [Train it on your own data](../tutorials/train.md).\n"
-    return "\n".join(f"### {tag}\n\n{_card(tag, facts)}" for tag, facts in tagged.items())
+    return "\n".join(f"### {tag}\n\n{_card(tag, weights)}" for tag, weights in tagged(name).items())
 
 
-def _card(tag: str, facts: Mapping[str, Any]) -> str:
+def _card(tag: str, weights: Weights) -> str:
+    recipe = weights.recipe
     rows = [
-        ("licence", facts["licence"]),
-        ("trained on", "; ".join(f"{each['name']} ({each['origin']})" for each in facts["data"])),
-        ("intended use", facts["intended_use"]),
-        ("limits", facts.get("limits", "")),
-        ("repository", f"{facts['repo']} at {code(facts['revision'])}"),
-        *(("measured", metric(each)) for each in facts.get("metrics", ())),
+        ("licence", weights.licence),
+        ("trained on", "; ".join(f"{each.name} ({each.origin})" for each in weights.data)),
+        ("recipe", f"{recipe.name}; {code(f'pvzoo reproduce {tag}')} trains them again" if recipe else ""),
+        ("intended use", weights.intended_use),
+        ("limits", weights.limits),
+        ("cost", f"{weights.parameters:,} parameters, {weights.macs / 1e9:.3f} GMACs"),
+        ("files", f"{file_size(weights.size)} in {weights.dtype}, of {code(weights.repo)} at {code(weights.revision)}"),
+        ("needs", f"pvzoo {weights.pvzoo} or newer"),
     ]
-    return (
-        table(["", ""], [row for row in rows if row[1]]) + f'\n`pvzoo.create("{tag}", pretrained=True)` loads them.\n'
-    )
+    return f"""{table(["", ""], [row for row in rows if row[1]])}
+`pvzoo.create("{tag}", pretrained=True)` loads them; [Weights](../weights.md) says where the files are.
+
+{card.results(weights)}
+{card.cuts(weights.thresholds)}"""
 
 
-def metric(figure: Mapping[str, Any]) -> str:
-    """A figure with everything that it means nothing without."""
-    return str(Metric.model_validate(figure))
-
-
-def _eer(facts: Mapping[str, Any]) -> str:
+def _eer(weights: Weights) -> str:
     """That of all its modalities; of one alone, the model's page has it."""
-    found = [each for each in facts.get("metrics", ()) if each["name"] == "eer" and not each.get("modalities")]
-    return "; ".join(f"{_interval(each)} ({each['dataset']}, {each['protocol']})" for each in found)
+    found = [metric for metric in weights.metrics if metric.name == "eer" and not metric.modalities]
+    return "; ".join(f"{_interval(metric)} ({metric.dataset}, {metric.protocol})" for metric in found)
 
 
-def _interval(figure: Mapping[str, Any]) -> str:
-    spread = "" if figure.get("low") is None else f" [{figure['low']:.4g} to {figure['high']:.4g}]"
-    return f"{figure['value']:.4g}{spread}"
-
-
-def _size(size: float) -> str:
-    return f"{size / 2**20:.1f}&nbsp;MiB"
+def _interval(metric: Metric) -> str:
+    return f"{metric.value:.4g}" + (f" [{metric.spread}]" if metric.spread else "")

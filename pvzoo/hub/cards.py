@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -18,6 +17,7 @@ from ..specs import ModelSpec
 from ..tensorfile import About
 
 NEEDED = ("Data", "Intended use")
+NO_LICENCE = {"", "none", "unknown", "noassertion", "n/a", "tbd", "todo"}  # stands where one is still to be chosen
 
 
 def render(spec: ModelSpec, about: About, facts: Facts, source: str) -> str:
@@ -57,16 +57,28 @@ def _identifier(name: str) -> str:
 def faults(text: str) -> list[str]:
     """What a card lacks that a published model must say; there is no default for any of it."""
     try:
-        data: Any = ModelCard(text, ignore_metadata_errors=False).data
+        written = ModelCard(text, ignore_metadata_errors=False)
     except (ValueError, TypeError, yaml.YAMLError) as error:
         return [f"its metadata cannot be read: {str(error).splitlines()[0]}"]
     found = []
-    if not getattr(data, "license", None):
-        found.append("its metadata names no license")
-    sections = re.split(r"^#{1,6}[ \t]+(.*?)[ \t#]*$", text, flags=re.MULTILINE)
-    filled = {title.lower() for title, content in zip(sections[1::2], sections[2::2], strict=True) if content.strip()}
+    licence = str(getattr(written.data, "license", None) or "")
+    if licence.strip().lower() in NO_LICENCE:
+        found.append("its metadata names no license" + (f": {licence!r} is none" if licence else ""))
+    filled = _filled(re.sub(r"<!--.*?(-->|\Z)", "", written.content, flags=re.DOTALL))
     found += [f"it has no section {title!r} with text in it" for title in NEEDED if title.lower() not in filled]
     return found
+
+
+def _filled(text: str) -> set[str]:
+    """Titles, in lower case, of the sections of a Markdown text that hold text of their own or in sections below."""
+    parts = re.split(r"^(#{1,6})[ \t]+(.*?)[ \t#]*$", text, flags=re.MULTILINE)[1:]
+    filled: set[str] = set()
+    above: list[tuple[int, str]] = []
+    for marks, title, content in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        above = [*(each for each in above if each[0] < len(marks)), (len(marks), title.lower())]
+        if content.strip():
+            filled.update(name for _, name in above)
+    return filled
 
 
 def read_facts(path: Path) -> Facts:

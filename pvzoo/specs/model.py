@@ -301,7 +301,8 @@ def _check_classes(spec: ModelSpec) -> Faults:
     if needed and spec.num_classes is None:
         return [(("num_classes",), f"head {spec.head.name!r} needs the number of classes")]
     if not needed and spec.num_classes is not None:
-        message = f"head {spec.head.name!r} has no classes; write null (in Python num_classes=0), or take another head"
+        some = 'for some take a head that has, such as arcface (in Python head="arcface")'
+        message = f"head {spec.head.name!r} has no classes; {some}; for none write null (in Python num_classes=0)"
         return [(("num_classes",), message)]
     return []
 
