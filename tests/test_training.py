@@ -410,6 +410,13 @@ def test_the_test_split_is_out_of_reach(tmp_path: Path) -> None:
         module.test_dataloader()
 
 
+def test_without_lightning_the_command_says_what_to_install(python: Callable[..., Any]) -> None:
+    code = "import sys; sys.modules['lightning'] = None; from pvzoo.cli import main; sys.argv[0] = 'pvzoo'; main()"
+    done = python("-c", code, "train", "two_stage", "--data", "synthpalm-mini", "-o", "first")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: this needs Lightning, .*: pip install 'pvzoo\[train\]'\n", done.stderr), done.stderr
+
+
 def test_the_command_trains_and_says_what_to_do_next(tmp_path: Path, call: Any) -> None:
     settings = [f"--set={path}={value}" for path, value in (("epochs", 1), ("batch.size", 16), ("precision", "fp32"))]
     settings.append("--image-size=32")

@@ -7,7 +7,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from ..data.augment import Augmentation, GrowingAugmentation
@@ -19,6 +18,7 @@ from ..errors import DataError
 from ..model import Model
 from ..progress import track
 from .features import FeatureBatch, FeatureDataset, cache_features, whole
+from .lightning import LightningDataModule
 from .machine import Machine, device_of, dtype_of
 from .recipe import Recipe
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import WeightsError
 from ..tensorfile import replacing
+from .lightning import CheckpointIO, ModelCheckpoint
 
 KEY = "checkpoint"
 

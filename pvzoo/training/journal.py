@@ -8,12 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..tensorfile import replacing
+from .lightning import Callback, LightningModule, Trainer
 
 COLUMNS = ("epoch", "loss", "dev_eer", "dev_tar", "lr", "seconds", "samples_per_second")
 MEASURED = COLUMNS[1:4]

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
 
 from ..data.split import Split
 from ..specs import ModelSpec
 from .checkpoint import SafeCheckpointIO
+from .lightning import Callback, MisconfigurationException, Trainer
 from .module import TrainingError
 from .recipe import Recipe
 

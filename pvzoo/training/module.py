@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -22,6 +21,7 @@ from ..evaluation.scores import count_scores
 from ..model import Model
 from .centers import ClassCenters, center_head
 from .features import FeatureBatch
+from .lightning import LightningModule
 from .losses import auxiliary
 from .plan import Plan, make_plan
 from .recipe import Recipe

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from ..data.loading import Batch
 from ..data.protocols import open_protocol
 from ..data.sources import open_images
 from ..model import Model
 from .batches import data_module
+from .lightning import Callback
 from .machine import Machine, explained, trainer_of
 from .module import TrainingModule
 from .recipe import Recipe

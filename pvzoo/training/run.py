@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 
 from .. import __version__, weights
 from ..data.protocols import open_protocol
@@ -30,6 +29,7 @@ from .checkpoint import Kept, SafeCheckpointIO
 from .folder import RunError, claimed, is_first, write
 from .jobs import train_branches
 from .journal import Journal, Watch
+from .lightning import Callback, EarlyStopping, EMAWeightAveraging
 from .machine import Machine, device_of, explained, strategy_of, trainer_of
 from .module import TrainingModule
 from .recipe import Recipe, load_recipe
