@@ -20,7 +20,8 @@ from .lightning import Callback
 from .machine import Machine, explained, trainer_of
 from .module import TrainingModule
 from .recipe import Recipe
-from .run import branch_specs, facts_of, samples_for
+from .run import branch_specs, facts_of, refuse_random, samples_for, started
+from .starts import find_start
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,15 @@ def preview(recipe: Recipe, out: Path, machine: Machine, name: str = "") -> Iter
     split = open_protocol(recipe.data.protocol, recipe.data.protocol_params).split(images.table)
     whole = recipe.spec(len(split.classes))
     plain = recipe.model_copy(update={"cache_features": 0})
+    starts = [find_start(init) for init in recipe.init]
     for label, spec in (branch_specs(whole) if recipe.stage == 1 else {"": whole}).items():
-        model = Model(spec)
+        model = started(spec, starts, any_size=recipe.stage == 1)
         part = samples_for(spec, split)
         data = data_module(plain, model, part, images, machine, out)
         batches = data.train_dataloader()
         module = TrainingModule(model, plain, part.dev)
+        if not name:  # a later step starts from the one before
+            refuse_random(module, starts)
         label = "_".join(filter(None, (name, label))) or "model"
         picture = out / f"{label}.png"
         out.mkdir(parents=True, exist_ok=True)

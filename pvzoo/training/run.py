@@ -20,7 +20,7 @@ from ..data.protocols import open_protocol
 from ..data.sources import Images, open_images
 from ..data.split import Comparisons, Split
 from ..data.table import Pair
-from ..errors import DataError, count
+from ..errors import DataError, WeightsError, count
 from ..manifest import WEIGHTS
 from ..model import Model
 from ..specs import ModelSpec, Source, load_spec
@@ -30,7 +30,7 @@ from .folder import RunError, claimed, is_first, write
 from .jobs import train_branches
 from .journal import Journal, Watch
 from .lightning import Callback, EarlyStopping, EMAWeightAveraging
-from .machine import Machine, device_of, explained, strategy_of, trainer_of
+from .machine import Machine, TrainingError, device_of, explained, strategy_of, trainer_of
 from .module import TrainingModule
 from .recipe import Recipe, load_recipe
 from .starts import Start, find_start, find_starts
@@ -189,12 +189,13 @@ def fit(
     split = samples_for(spec, split)
     torch.manual_seed(recipe.seed)
     starts = [find_start(name) for name in init]
-    model = _started(spec, starts, any_size=recipe.stage == 1)
+    model = started(spec, starts, any_size=recipe.stage == 1)
     model.check_inputs = False  # the loader made them
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     data = data_module(recipe, model, split, images, machine, out)
     module = TrainingModule(model, recipe, split.dev)
+    refuse_random(module, starts)
     best = Kept(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
     every = Kept(out / CHECKPOINTS, "last", enable_version_counter=False)
     callbacks: list[Callback] = [Journal(out), best, every]
@@ -232,8 +233,12 @@ def fit(
 _PARTS = {"modalities", "share_branches", "fusion", "embedding"}
 
 
-def _started(spec: ModelSpec, starts: Sequence[Start], *, any_size: bool = False) -> Model:
-    """A new model; or one that goes on from a saved one of the same parts, whatever its head; or with its branches."""
+def started(spec: ModelSpec, starts: Sequence[Start], *, any_size: bool = False) -> Model:
+    """A new model; or one that goes on from a saved one of the same parts, whatever its head; or with its branches.
+
+    Raises:
+        WeightsError: If they are of another model, or not those of all its branches.
+    """
     if len(starts) == 1:
         header = starts[0].header
         saved = load_spec(Source(str(header.path), header.about.spec)) if header.about.spec else None
@@ -243,8 +248,26 @@ def _started(spec: ModelSpec, starts: Sequence[Start], *, any_size: bool = False
     model = Model(spec)
     if starts:
         named = [(start.name, start.header) for start in starts]
-        model.set_load_report(weights.load_branches(model, named, any_size=any_size))
+        try:
+            model.set_load_report(weights.load_branches(model, named, any_size=any_size))
+        except WeightsError as error:
+            known = (starts[0].header.about.spec or {}).get("name") if len(starts) == 1 else None
+            if not known or known == spec.name:
+                raise
+            raise WeightsError(f"init {starts[0].name}: {error}. It is {known}: --model {known} trains that") from error
     return model
+
+
+def refuse_random(module: TrainingModule, starts: Sequence[Start]) -> None:
+    """Refuses to train on top of branches that would stay random.
+
+    Raises:
+        TrainingError: Saying what to start from.
+    """
+    branches = {name for name, _ in module.model.named_parameters() if name.startswith("branches.")}
+    if branches and not starts and branches <= set(module.plan.frozen):
+        hint = "name a model of 'pvzoo list --pretrained' or folders of trained branches by --init"
+        raise TrainingError(f"the recipe leaves all branches as they are, and these are random: {hint}")
 
 
 def _parts(spec: ModelSpec) -> tuple[Any, ...]:
