@@ -286,6 +286,31 @@ def test_a_machine_that_is_not_as_asked_is_an_error_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ([], "the recipe leaves all branches as they are, and these are random: name a model of 'pvzoo list --pretr"),
+        (
+            ["--init", "saved"],
+            r"init saved: saved/.*\. It is stage2_local_nano: --model stage2_local_nano trains that\n",
+        ),
+    ],
+    ids=["random", "another model"],
+)
+def test_a_stage_2_needs_branches_to_start_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any, init: list[str], message: str, dry: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pvzoo.create("stage2_local_nano", image_size=32).save("saved")
+    settings = ["--set=batch.size=16", "--set=precision=fp32", "--image-size=32", "--accelerator=cpu"]
+    command = ["train", "stage2_plan_a", "--model", "stage2_global_nano", "--data", "synthpalm-mini", *settings]
+    done = call(*command, *init, "-o", "run", *dry)
+    assert done.code == 2
+    assert re.match(f"error: {message}", done.err), done.err
+    assert not list(tmp_path.glob("run/model"))
+
+
 def test_mixed_precision_clips_gradients_too(tmp_path: Path) -> None:
     how = {"name": "sgd", "clip_norm": 1e-4, "lr": 1.0, "weight_decay": 0.0, "momentum": 0.0}
     recipe = {**ONE, "precision": "bf16", "epochs": 1, "optimiser": how, "schedule": {"warmup": 0.0, "final": 1.0}}

@@ -14,7 +14,6 @@ import torch
 from ..data.loading import Batch
 from ..data.protocols import open_protocol
 from ..data.sources import open_images
-from ..model import Model
 from .batches import data_module
 from .lightning import Callback
 from .machine import Machine, explained, trainer_of

@@ -30,8 +30,8 @@ from .folder import RunError, claimed, is_first, write
 from .jobs import train_branches
 from .journal import Journal, Watch
 from .lightning import Callback, EarlyStopping, EMAWeightAveraging
-from .machine import Machine, TrainingError, device_of, explained, strategy_of, trainer_of
-from .module import TrainingModule
+from .machine import Machine, device_of, explained, strategy_of, trainer_of
+from .module import TrainingError, TrainingModule
 from .recipe import Recipe, load_recipe
 from .starts import Start, find_start, find_starts
 
