@@ -16,10 +16,11 @@ from small import PALM, TINY, acme
 from test_manifest import FACTS
 
 import pvzoo
+from pvzoo.cli.loading import weights_of
 from pvzoo.demo.page import write_demo
 from pvzoo.demo.run import SEED, Demo, people, run_demo
 from pvzoo.errors import InputError
-from pvzoo.hub import verify
+from pvzoo.hub import digests, packages, verify
 from pvzoo.manifest import CONFIG, WEIGHTS
 from pvzoo.model import Model
 from pvzoo.plugins import using
@@ -123,6 +124,9 @@ def test_the_command(call: Callable[..., Any], folder: Path, tmp_path: Path) -> 
     assert files == f"{out / 'demo.json'}, {out / 'index.html'}"
     assert result.err == "note: these people are drawn; their scores say nothing about error rates on people\n"
     assert (told["model"], told["seed"], told["enrolled"]) == (str(folder), SEED, ["person 1", "person 2"])
+    files = ", ".join(f"{name} {digests.sha256(folder / name)}" for name in (CONFIG, WEIGHTS))
+    assert (told["weights"], told["weights_sha256"]) == (str(folder), files)
+    assert files in (out / "index.html").read_text()
     assert all(math.isfinite(score) for row in told["scores"] for score in row)
     assert f"pvzoo demo --model {folder} --identities 2" in (out / "index.html").read_text()
 
@@ -184,6 +188,21 @@ def test_weights_that_are_on_the_hub_alone(
         "'pip install pvzoo-weights', or pvzoo-weights-nano for small models, "
         "brings those of the zoo, for machines without a network as well\n"
     )
+
+
+def test_the_weights_of_a_package_are_named_with_their_tag_and_all_files(
+    tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    saved = made({**PALM, "name": "acme/palm"}).save(tmp_path / "model")
+    entry = packages.add(tmp_path, saved, "acme/palm.v1", FACTS, repo="acme/palm", revision="v1", build=Model)
+    manifest = tmp_path / packages.MANIFEST
+    with using(acme(build=lambda params: packages.Packaged(tmp_path), manifest=manifest)):
+        assert call("demo", "--model", "acme/palm", "--identities", 2, "--out", tmp_path / "out").code == 0
+    told = json.loads((tmp_path / "out/demo.json").read_text())
+    assert len(entry.files) > 2  # in shards
+    files = ", ".join(f"{name} {file.sha256}" for name, file in sorted(entry.files.items()))
+    assert (told["weights"], told["weights_sha256"]) == ("acme/palm.v1", files)
+    assert weights_of("acme/palm", pvzoo.create(PALM)) == {"weights": "random"}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Annotated
@@ -46,7 +47,10 @@ def demo(
     if out is not None:
         from ..demo.page import write_demo  # before the work: without matplotlib, it is refused here
     net = _open(model, device)
+    from .loading import weights_of
+
     done = run_demo(net, model, seed=SEED if seed is None else seed, identities=identities, fmr=fmr, track=track)
+    done = replace(done, weights=weights_of(model, net))
     answer = {True: "accepted", False: "rejected"}
     rows = [
         (
