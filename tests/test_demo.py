@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from test_manifest import FACTS
 
 import pvzoo
 from pvzoo.cli.loading import weights_of
+from pvzoo.demo import SEED
 from pvzoo.demo.page import write_demo
-from pvzoo.demo.run import SEED, Demo, people, run_demo
+from pvzoo.demo.run import Demo, people, run_demo
 from pvzoo.errors import InputError
 from pvzoo.hub import digests, packages, verify
 from pvzoo.manifest import CONFIG, WEIGHTS
@@ -231,6 +233,23 @@ def test_the_page_in_a_browser(
     ratio, where = seen.js(CONTRAST)
     assert ratio >= 4.5, where
     assert seen.screenshot(tmp_path / "page.png").stat().st_size > 20_000
+
+
+def test_the_page_marks_errors_and_says_what_it_leaves_out(
+    model: Model, done: Demo, tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "a person, with the weights" in write_demo(done, model, tmp_path / "all")[1].read_text()
+    monkeypatch.setattr("pvzoo.demo.page.SHOWN", 2)
+    scores = done.scores.copy()
+    # A false claim that is accepted, a true one that is not, and a score that rounds to nought.
+    scores[0, 1], scores[1, 0], scores[0, 2] = 1.0, -1.0, -0.001
+    wrong = replace(done, scores=scores)
+    text = write_demo(wrong, model, tmp_path / "out")[1].read_text()
+    assert text.count("accepted (wrong)") == sum(each.confused for each in wrong.outcomes) > 0
+    assert text.count("rejected (wrong)") == sum(not each.verified for each in wrong.outcomes) > 0
+    assert "<td>0.00</td>" in text and "-0.00<" not in text
+    assert "samples a person, of the first 2 of 3 people, with" in text
+    assert f"[default: {SEED}]" in " ".join(call("demo", "--help").out.replace("│", " ").split())
 
 
 def test_a_model_of_one_modality_is_shown_by_grad_cam(tmp_path: Path) -> None:

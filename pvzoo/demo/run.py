@@ -24,7 +24,6 @@ from ..progress import Track, silent
 from ..synth import RELEASES, SynthConfig
 from ..threshold import Threshold
 
-SEED = 2027
 SAMPLES = 2  # of each person on the second day
 
 
