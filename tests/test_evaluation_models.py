@@ -177,7 +177,8 @@ def test_what_a_reader_must_know_is_in_the_warnings(images: Images, splits: dict
     found = evaluate_model(fresh, images, splits[CLOSED], name="fresh", folds=0).result.warnings
     assert found[:2] == (
         "UNTRAINED: the weights of fresh are random, so these figures say nothing about identity",
-        "closed set: the identities that are tested train, so the figures say nothing about new people",
+        "closed set: by this split the identities that are tested also train; "
+        "of a model that was trained so, the figures say nothing about new people",
     )
     records = [
         replace(r, pairing="virtual") for r in images.table if (r.subject, r.sample, r.modality) != ("1", 1, "vein")
