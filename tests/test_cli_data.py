@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 
 from pvzoo.cli import main
+from pvzoo.data.params import Data
+from pvzoo.data.protocols import open_protocol
+from pvzoo.data.sources import open_images
 from pvzoo.data.table import Table
 
 
@@ -83,6 +86,18 @@ def test_check_prints_every_finding_and_exits_with_1(run_pvzoo: Callable[..., An
         "vein images are 9x9, 8-bit grey",
         "7 findings (4 counts, 1 unexpected, 1 modality, 1 samples): 11 images of 1 identity, pairing simultaneous",
     ]
+
+
+def test_what_may_be_read_wrongly_is_said_wherever_it_matters(run_pvzoo: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "set/palm").mkdir(parents=True)
+    for number in range(40):
+        Image.new("L", (9, 9), number).save(tmp_path / f"set/palm/{number // 4}_{number // 2 % 2 + 1}_{number % 2}.png")
+    doubt = "subjects 0_1 and 0_2 look like one person, "
+    done = run_pvzoo("data", "scan", "set", "--layout", "folder_pair", "--output", "table.csv")
+    assert "subjects\t20\n" in run_ok(done) and done.stderr.startswith(f"warning: {doubt}")
+    assert doubt in run_pvzoo("data", "check", "set", "--layout", "folder_pair").stdout
+    images = open_images(Data(source=str(tmp_path / "set"), layout="folder_pair"))
+    assert open_protocol("open_subject").split(images.table).notes[0].startswith(doubt)
 
 
 def test_check_of_a_whole_set_exits_with_0(run_pvzoo: Callable[..., Any], tmp_path: Path) -> None:

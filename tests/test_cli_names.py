@@ -87,12 +87,73 @@ def test_show_a_model(run_pvzoo: Run) -> None:
     ]
 
 
+def test_show_what_is_known_of_weights(run_pvzoo: Run) -> None:
+    text = run_pvzoo("show", "stage2_spatial").stdout
+    assert "\n\n\n" not in text
+    rows = [line.split("\t") for line in text.partition("(weights)\n\n")[2].splitlines()]
+    assert rows[1] == ["head", "none: it served the people of the training alone; embeddings are compared without one"]
+    thresholds = [(name, float(value.partition(",")[0])) for name, value in rows if name.startswith("threshold")]
+    assert [name for name, _ in thresholds] == [
+        "threshold of the EER",
+        "threshold for FMR 0.01",
+        "threshold for FMR 0.001",
+        "threshold for FMR 0.0001",
+    ]
+    values = [value for _, value in thresholds[1:]]
+    assert values == sorted(values)
+    figures = [value for name, value in rows if not name]
+    assert figures[0].startswith("eer 0.00") and figures[3].startswith("eer, palm only 0.0")
+    assert figures[9].startswith("CompCode, palm, not trained: eer 0.1")
+
+
+@pytest.mark.parametrize(
+    ("build", "place"),
+    [
+        ("pvzoo_acme:source", "in pvzoo-palmlab"),
+        (
+            "pvzoo.hub.sources:HubSource",
+            "in no installed package; 'pvzoo weights' lists what was fetched, 'pvzoo pull' fetches",
+        ),
+    ],
+)
+def test_show_says_whether_weights_are_here(run_pvzoo: Run, site: Any, build: str, place: str) -> None:
+    site.install(
+        f"""
+        @hookimpl
+        def register_weight_sources(register):
+            import json
+            from importlib.resources import files
+            known = json.loads((files("pvzoo.zoo") / "weights.json").read_text())["weights"]
+            manifest = {{"weights": {{"stage2_shared.ours": known["stage2_spatial.v1"]}}}}
+            register("palmlab/weights", build={build!r}, manifest=manifest)
+        """
+    )
+    assert f"\non this machine\t{place}\n" in run_pvzoo("show", "stage2_shared", path=site).stdout
+
+
+def test_show_types_as_people_write_them(run_pvzoo: Run) -> None:
+    types = {
+        line.split("\t")[0]: line.split("\t")[1]
+        for name in ("arcface", "conv1x1", "casia_ms", "txt_list")
+        for line in run_pvzoo("show", name).stdout.splitlines()
+        if line.count("\t") == 3
+    }
+    assert [types[name] for name in ("sample_rate", "easy_margin", "grid", "mode", "palm", "lists")] == [
+        "float (> 0, <= 1)",
+        "bool",
+        "tuple[int (>= 1, <= 1024), int (>= 1, <= 1024)] | None",
+        "bilinear | nearest | area",
+        "460 | 630 | 700 | 850 | 940 | WHT | None",
+        "tuple[str, ...] (length >= 1)",
+    ]
+
+
 def test_show_a_name_of_two_kinds_shows_both(run_pvzoo: Run) -> None:
     lines = run_pvzoo("show", "linear").stdout.splitlines()
     version = pvzoo.__version__
     assert f"linear (alignment, revision 1, from pvzoo {version})" in lines
     assert f"linear (head, revision 1, from pvzoo {version})" in lines
-    assert lines[3].split("\t") == ["dim", "int Ge(ge=1)", "256", "width of the common space"]
+    assert lines[3].split("\t") == ["dim", "int (>= 1)", "256", "width of the common space"]
 
 
 def test_validate_and_resolve_a_file(run_pvzoo: Run, tmp_path: Path) -> None:

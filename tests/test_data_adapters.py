@@ -66,6 +66,9 @@ CASES: list[tuple[str, dict[str, Any], list[str], Key]] = [
     ("scut_pv", {}, ["ROI/scale1.0/17/17_10.jpg"], ("17", "", 1, 10)),
     ("scut_pv", {"scale": 1.2, "two_hands": True}, ["ROI/scale1.2/17_2.jpg"], ("9", "a", 1, 2)),
     ("folder_pair", {}, ["palm/a/anna_1.png", "vein/a/anna_1.BMP"], ("a/anna", "", 0, 1)),
+    ("folder_pair", {}, ["palm/0001_left_01.png", "vein/0001_left_01.png"], ("0001", "left", 0, 1)),
+    ("folder_pair", {}, ["palm/0001_left_2_03.png", "vein/0001_left_2_03.png"], ("0001", "left", 2, 3)),
+    ("folder_pair", {}, ["palm/0001_2_03.png", "vein/0001_2_03.png"], ("0001_2", "", 0, 3)),
     ("folder_pair", {"pattern": r"(?P<subject>.+) (?P<hand>l|r) (?P<session>\d)-(?P<sample>\d+)"},
      ["palm/Zoë Ω l 2-0.png", "vein/Zoë Ω l 2-0.tiff"], ("Zoë Ω", "l", 2, 0)),
 ]  # fmt: skip
@@ -237,6 +240,39 @@ def test_published_files_that_were_not_asked_for_are_counted(
 )
 def test_numbers_that_were_never_published_are_not_of_the_layout(layout: str, path: str) -> None:
     assert open_layout(layout).parse(path) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "alike", "pattern"),
+    [
+        ("{who}_{session}_1", "1_1 and 1_2", r"(?P<subject>.+)_(?P<session>\d+)_(?P<sample>\d+)"),
+        ("{who}-s{session}_1", "1-s1 and 1-s2", r"(?P<subject>.+)-s(?P<session>\d+)_(?P<sample>\d+)"),
+        ("{who}/{hand}_1", "1/L and 1/R", r"(?P<subject>.+)/(?P<hand>L|R)_(?P<sample>\d+)"),
+        (
+            "{who}_{hand}_{session}_1",
+            "1_L_1 and 1_L_2",
+            r"(?P<subject>.+)_(?P<hand>L|R)_(?P<session>\d+)_(?P<sample>\d+)",
+        ),
+    ],
+)
+def test_sessions_that_pass_for_people_are_doubted(
+    touch: Callable[..., Path], names: str, alike: str, pattern: str
+) -> None:
+    every = {names.format(who=w, hand=h, session=s) for w in (1, 2, 3) for h in "LR" for s in (1, 2)}
+    root = touch(*(f"{modality}/{name}.png" for modality in ("palm", "vein") for name in every))
+    table = open_layout("folder_pair").scan(root)
+    assert table.hashed().doubts == (
+        f"subjects {alike} look like one person, and no split would keep their images apart: {len(every)} subjects may "
+        "be 3 people. If they are, make a table of them: pvzoo data scan DIR --layout folder_pair "
+        f"--set 'pattern={pattern}' -o table.csv",
+    )
+    right = open_layout("folder_pair", {"pattern": pattern}).scan(root)
+    assert (right.subjects, right.doubts) == (("1", "2", "3"), ())
+
+
+@pytest.mark.parametrize("names", ["anna_1 bob_1", "clinic_001_1 clinic_002_1", "1_left_1_1 1_right_1_1 1_left_2_1"])
+def test_names_that_are_read_rightly_are_not_doubted(touch: Callable[..., Path], names: str) -> None:
+    assert open_layout("folder_pair").scan(touch(*(f"palm/{name}.png" for name in names.split()))).doubts == ()
 
 
 # --- lists, CSV, virtual pairs ----------------------------------------------------------------------------------------

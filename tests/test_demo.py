@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from small import PALM, TINY, acme
 from test_manifest import FACTS
 
 import pvzoo
+from pvzoo.cli.loading import weights_of
+from pvzoo.demo import SEED
 from pvzoo.demo.page import write_demo
-from pvzoo.demo.run import SEED, Demo, people, run_demo
+from pvzoo.demo.run import Demo, people, run_demo
 from pvzoo.errors import InputError
-from pvzoo.hub import verify
+from pvzoo.hub import digests, packages, verify
 from pvzoo.manifest import CONFIG, WEIGHTS
 from pvzoo.model import Model
 from pvzoo.plugins import using
@@ -123,6 +126,9 @@ def test_the_command(call: Callable[..., Any], folder: Path, tmp_path: Path) -> 
     assert files == f"{out / 'demo.json'}, {out / 'index.html'}"
     assert result.err == "note: these people are drawn; their scores say nothing about error rates on people\n"
     assert (told["model"], told["seed"], told["enrolled"]) == (str(folder), SEED, ["person 1", "person 2"])
+    files = ", ".join(f"{name} {digests.sha256(folder / name)}" for name in (CONFIG, WEIGHTS))
+    assert (told["weights"], told["weights_sha256"]) == (str(folder), files)
+    assert files in (out / "index.html").read_text()
     assert all(math.isfinite(score) for row in told["scores"] for score in row)
     assert f"pvzoo demo --model {folder} --identities 2" in (out / "index.html").read_text()
 
@@ -186,6 +192,21 @@ def test_weights_that_are_on_the_hub_alone(
     )
 
 
+def test_the_weights_of_a_package_are_named_with_their_tag_and_all_files(
+    tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    saved = made({**PALM, "name": "acme/palm"}).save(tmp_path / "model")
+    entry = packages.add(tmp_path, saved, "acme/palm.v1", FACTS, repo="acme/palm", revision="v1", build=Model)
+    manifest = tmp_path / packages.MANIFEST
+    with using(acme(build=lambda params: packages.Packaged(tmp_path), manifest=manifest)):
+        assert call("demo", "--model", "acme/palm", "--identities", 2, "--out", tmp_path / "out").code == 0
+    told = json.loads((tmp_path / "out/demo.json").read_text())
+    assert len(entry.files) > 2  # in shards
+    files = ", ".join(f"{name} {file.sha256}" for name, file in sorted(entry.files.items()))
+    assert (told["weights"], told["weights_sha256"]) == ("acme/palm.v1", files)
+    assert weights_of("acme/palm", pvzoo.create(PALM)) == {"weights": "random"}
+
+
 @pytest.fixture(scope="module")
 def page(model: Model, done: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_demo(done, model, tmp_path_factory.mktemp("page") / "out", "pvzoo demo <b>")[1]
@@ -212,6 +233,23 @@ def test_the_page_in_a_browser(
     ratio, where = seen.js(CONTRAST)
     assert ratio >= 4.5, where
     assert seen.screenshot(tmp_path / "page.png").stat().st_size > 20_000
+
+
+def test_the_page_marks_errors_and_says_what_it_leaves_out(
+    model: Model, done: Demo, tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "a person, with the weights" in write_demo(done, model, tmp_path / "all")[1].read_text()
+    monkeypatch.setattr("pvzoo.demo.page.SHOWN", 2)
+    scores = done.scores.copy()
+    # A false claim that is accepted, a true one that is not, and a score that rounds to nought.
+    scores[0, 1], scores[1, 0], scores[0, 2] = 1.0, -1.0, -0.001
+    wrong = replace(done, scores=scores)
+    text = write_demo(wrong, model, tmp_path / "out")[1].read_text()
+    assert text.count("accepted (wrong)") == sum(each.confused for each in wrong.outcomes) > 0
+    assert text.count("rejected (wrong)") == sum(not each.verified for each in wrong.outcomes) > 0
+    assert "<td>0.00</td>" in text and "-0.00<" not in text
+    assert "samples a person, of the first 2 of 3 people, with" in text
+    assert f"[default: {SEED}]" in " ".join(call("demo", "--help").out.replace("│", " ").split())
 
 
 def test_a_model_of_one_modality_is_shown_by_grad_cam(tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def test_figures_below_the_resolution_say_so() -> None:
         "0 false non-matches in 144: below the resolution; none in N shows a rate below 3 / N, here 2.1e-02, or "
         "1.2e-01 if only the 24 subjects are independent",
     )
+    (_, few) = evaluate(compared(2, noise=0.05), folds=0).figure("eer").remarks
+    assert few.endswith("here 2.5e-01, or nothing if only the 2 subjects are independent")
     below = result.figure("tar_at_fmr", 1e-4)
     assert math.isnan(below.value)
     assert below.reason == "6,768 impostor comparisons cannot show an FMR of 1e-4; 10,000 or more are needed"

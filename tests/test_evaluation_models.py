@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,8 @@ def test_what_a_reader_must_know_is_in_the_warnings(images: Images, splits: dict
     found = evaluate_model(fresh, images, splits[CLOSED], name="fresh", folds=0).result.warnings
     assert found[:2] == (
         "UNTRAINED: the weights of fresh are random, so these figures say nothing about identity",
-        "closed set: the identities that are tested train, so the figures say nothing about new people",
+        "closed set: by this split the identities that are tested also train; "
+        "of a model that was trained so, the figures say nothing about new people",
     )
     records = [
         replace(r, pairing="virtual") for r in images.table if (r.subject, r.sample, r.modality) != ("1", 1, "vein")
@@ -240,6 +242,10 @@ def test_eval_of_a_model(
     assert data["eer"] == pytest.approx(result.eer.value)
     assert data["accuracy"] == result.figure("accuracy").value
     assert data["protocol"]["protocol"] == split.protocol and data["protocol"]["model"] == str(folder)
+    digest = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert list(data["protocol"])[:3] == ["model", "weights", "weights_sha256"]
+    assert data["protocol"]["weights"] == str(folder) and digest in data["protocol"]["weights_sha256"]
+    assert digest in (out / "report.md").read_text() and digest in (out / "index.html").read_text()
     assert set(data["baselines"]) == {"CompCode, palm", "maximum curvature, vein"}
     assert data["baselines"]["CompCode, palm"]["eer"] < 0.1
     assert len(data["worst"]["genuine"]) == len(data["worst"]["impostor"]) == 6
@@ -282,7 +288,10 @@ def test_thresholds_are_exported_and_decide(call: Callable[..., Any], model: Mod
     assert after.keys() == before.keys() and all(torch.equal(before[n], after[n]) for n in after)
     assert {t.dtype for t in after.values() if t.is_floating_point()} == {torch.float16}
     saved = pvzoo.create(f"local-dir:{folder}").thresholds
-    chosen = json.loads((tmp_path / "out/metrics.json").read_text())["thresholds"]
+    written = json.loads((tmp_path / "out/metrics.json").read_text())
+    digest = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert written["protocol"]["weights_sha256"].endswith(f"model.safetensors {digest}")  # as it is now
+    chosen = written["thresholds"]
     assert [cut.model_dump(mode="json") for cut in saved] == [each["dev"] for each in chosen]
 
     done = call("compare", "--model", folder, "--fmr", "1e-2", *images)

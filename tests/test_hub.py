@@ -615,13 +615,16 @@ def test_weights_of_the_manifest_are_pulled_verified_listed_and_removed(
     hub: HubServer, zoo: Host, home: Path, entry: Weights, call: Callable[..., Any]
 ) -> None:
     done = call("verify", "--all")
-    assert (done.code, done.out) == (0, "")
+    assert (done.code, done.out) == (2, "")
+    nothing = "error: nothing was checked: none of these weights is on this machine; 'pvzoo pull NAME' fetches some\n"
+    assert done.err.endswith(nothing)
     assert done.err.startswith(f"{TAGGED}: not on this machine ({REPO}: config.json of v1 is not in the cache; without")
     assert call("verify", TAGGED).code == 2
     where = Path(call("pull", NAME).out.rstrip("\n"))
     assert sorted(path.name for path in where.iterdir()) == ["config.json", "model.safetensors"]
     hub.requests.clear()
-    assert call("verify", TAGGED).out == f"{TAGGED}: ok, 2 files, {file_size(entry.size)}\n"
+    for name in (TAGGED, NAME):
+        assert call("verify", name).out == f"{TAGGED}: ok, 2 files, {file_size(entry.size)}\n"
     assert call("weights").out.splitlines()[-1].split("\t")[:2] == [TAGGED, str(where)]
     (link,) = home.glob("hub/models--*/snapshots/*/model.safetensors")
     flip(link.resolve())

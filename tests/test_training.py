@@ -293,7 +293,7 @@ def test_a_machine_that_is_not_as_asked_is_an_error_before_anything_is_written(
         ([], "the recipe leaves all branches as they are, and these are random: name a model of 'pvzoo list --pretr"),
         (
             ["--init", "saved"],
-            r"init saved: saved/.*\. It is stage2_local_nano: --model stage2_local_nano trains that\n",
+            r"init saved: .* It is stage2_local_nano: --model stage2_local_nano trains that\n",
         ),
     ],
     ids=["random", "another model"],
@@ -451,6 +451,11 @@ def test_the_command_trains_and_says_what_to_do_next(tmp_path: Path, call: Any) 
     assert "trained at 0.001: branches, alignments, fusions, neck, head" in seen.out
     assert "56 samples of 14 identities" in seen.out
     assert re.search(r"palm_local\tmemory\t\d\.\d GB at the peak of these steps", seen.out)
+    time = r"palm_local\ttime\t3 steps of (\S+) (ms|s): (\S+) (ms|s), less"
+    assert re.search(time, seen.out)
+    once = call(*command, "--set=batch.size=56", "-o", tmp_path / "dry", "--dry-run").out
+    found = re.search(time.replace("3 steps", "1 step"), once)
+    assert found and float(found[1]) > 0 and found[1] == found[3], once
     assert (tmp_path / "dry/palm_local.png").is_file() and not (tmp_path / "dry/recipe.yaml").exists()
     done = call(*command, "-o", tmp_path / "run", "--accelerator", "cpu")
     model = tmp_path / "run/palm_local/model"

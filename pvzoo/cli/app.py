@@ -208,7 +208,7 @@ def show(
             for tagged, weights in [] if diagram else _weights(name, entry.name):
                 console.print()
                 heading(tagged, " (weights)", "")
-                table(("fact", "value"), weights_rows(weights))
+                table(("fact", "value"), weights_rows(tagged, weights))
         elif not diagram:
             origin = f", from {entry.origin.distribution} {entry.origin.version}" if entry.origin.distribution else ""
             heading(entry.name, f" ({entry.kind}, revision {entry.revision}{origin})", entry.summary)

@@ -115,6 +115,8 @@ def scan(
     if output:
         found.write(output)
     table(("what", "found"), [*_facts(found), *([("table", str(output))] if output else [])])
+    for doubt in found.doubts:
+        note(f"warning: {doubt}")
     findings = list(survey(found, adapter))
     for finding in findings:
         if not finding.where:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..demo import SEED
 from ..errors import PvzooError, WeightsError
 from ..progress import track
 from ..threshold import DEFAULT_FMR
@@ -21,9 +23,7 @@ if TYPE_CHECKING:
 
 def demo(
     model: ModelOption = "stage2_spatial",
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the people; not that of a release.", show_default=False)
-    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the people; not that of a release.")] = SEED,
     identities: Annotated[int, typer.Option(min=2, max=100, help="How many people.")] = 6,
     fmr: Annotated[
         float, typer.Option(help="Decide by the model's threshold for this false match rate.")
@@ -38,7 +38,7 @@ def demo(
 
     Examples: [bold]pvzoo demo[/], [bold]pvzoo demo --model runs/first/model --out demo[/]
     """
-    from ..demo.run import SEED, run_demo
+    from ..demo.run import run_demo
 
     if out is not None and out.exists() and not out.is_dir():
         raise PvzooError(f"{out}: is a file; a folder is needed")
@@ -47,14 +47,17 @@ def demo(
     if out is not None:
         from ..demo.page import write_demo  # before the work: without matplotlib, it is refused here
     net = _open(model, device)
-    done = run_demo(net, model, seed=SEED if seed is None else seed, identities=identities, fmr=fmr, track=track)
+    from .loading import weights_of
+
+    done = run_demo(net, model, seed=seed, identities=identities, fmr=fmr, track=track)
+    done = replace(done, weights=weights_of(model, net))
     answer = {True: "accepted", False: "rejected"}
     rows = [
         (
             each.probe,
-            f"{each.score:.3f}",
+            f"{each.score:z.3f}",
             answer[each.verified],
-            f"{each.other}, {each.other_score:.3f}",
+            f"{each.other}, {each.other_score:z.3f}",
             answer[each.confused],
             each.identified,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import file_digest
 from pathlib import Path
 from shlex import join
@@ -233,7 +233,7 @@ def _of_model(
     from ..evaluation import floor
     from ..evaluation.models import evaluate_model
     from ..evaluation.pictures import worst_pairs
-    from .loading import open_model
+    from .loading import open_model, weights_of
 
     silence_pillow()
     chosen = open_protocol(job.protocol, job.params)
@@ -245,12 +245,14 @@ def _of_model(
     done = evaluate_model(net, images, split, name=job.model, tested=tested, track=track, **how)
     if folder is not None:
         _export(net, done.thresholds, folder)
+    # After the export: it writes the same tensors, and a file with another digest.
+    protocol = {"model": job.model, **weights_of(job.model, net), **done.result.protocol}
     reader = (tested or images).reader
     used = how["modalities"] or net.spec.modalities
     total = split.test.genuine + split.test.impostor
     with track("looking for the worst pairs", total) as advance:
         worst = worst_pairs(done.scores, done.samples, reader, used if pictures else (), advance=advance)
-    found = _Found(done.result, worst, scores=done.score_set)
+    found = _Found(replace(done.result, protocol=protocol), worst, scores=done.score_set)
     if baselines is False:
         found.left_out = "left out, as --no-baselines asks"
     elif baselines is None and total > floor.AFFORDABLE:

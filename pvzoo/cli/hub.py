@@ -130,7 +130,8 @@ def verify(
 ) -> None:
     """Check weights on this machine against the manifest: digests, sizes, type, parameters, GMACs, thresholds.
 
-    Everything is computed anew. Exits with 1 if something differs; no network is used.
+    Digests, sizes, parameters and GMACs are computed anew; thresholds are those in the files. Exits with 1 if something
+    differs, with 2 if there is nothing to check; no network is used.
 
     Examples: [bold]pvzoo verify stage2_spatial.v1[/], [bold]pvzoo verify --all[/]
     """
@@ -138,8 +139,9 @@ def verify(
     from ..hub import verify as hub
     from ..model import Model
 
-    wrong = False
-    for name, weights in _chosen(names, every, catalog.pinned()).items():
+    wrong, checked = False, 0
+    chosen = _chosen(names, every, catalog.pinned())
+    for name, weights in chosen.items():
         try:
             files = _local(name)
         except HubError as error:
@@ -151,9 +153,13 @@ def verify(
             faults = [str(error)]
         else:
             faults = hub.faults(name, weights, files, Model)
-        wrong = wrong or bool(faults)
+        wrong, checked = wrong or bool(faults), checked + 1
         for line in faults or [f"{name}: ok, {len(weights.files)} files, {file_size(weights.size)}"]:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if chosen and not checked:
+        raise WeightsError(
+            "nothing was checked: none of these weights is on this machine; 'pvzoo pull NAME' fetches some"
+        )
     if wrong:
         raise typer.Exit(1)
 
@@ -229,7 +235,7 @@ def _local(name: str) -> Files:
 
 
 def _chosen(names: list[str] | None, every: bool, all_: dict[str, Weights]) -> dict[str, Weights]:
-    """The entries that were asked for by name, or all of ``all_`` whose models are installed."""
+    """The entries that were asked for by name, a tag left out is the default, or all of ``all_`` that have a model."""
     from .. import catalog
 
     if bool(names) == every:
@@ -239,6 +245,7 @@ def _chosen(names: list[str] | None, every: bool, all_: dict[str, Weights]) -> d
         if not all_:
             note("the manifest lists no weights yet")
         return {name: weights for name, weights in known.items() if name in all_}
+    names = [f"{name}.{tags[0]}" if (tags := catalog.tags(name)) else name for name in names]
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known) or "; 'pvzoo list --pretrained' shows all"

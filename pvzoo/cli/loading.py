@@ -11,6 +11,7 @@ from .. import catalog, factory
 from ..errors import HubError, PvzooError, UnknownNameError
 from ..model import Model
 from ..specs import names_file
+from ..training.starts import find_start
 from ..weights import is_folder
 
 HOW = (
@@ -44,6 +45,15 @@ def open_model(name: str, device: str, seed: int, *, size: int | None = None) ->
         if "/" not in name:
             raise
         raise PvzooError(f"{error}; and there is no folder {name}") from error
+
+
+def weights_of(name: str, model: Model) -> dict[str, str]:
+    """Which weights a model has that :func:`open_model` opened by this name, so that its figures can be traced."""
+    if model.load_report is None:
+        return {"weights": "random"}
+    facts = find_start(name.removeprefix("local-dir:")).facts()
+    files = ", ".join(f"{file} {digest}" for file, digest in facts["sha256"].items())
+    return {"weights": facts["name"], "weights_sha256": files}
 
 
 def find_device(name: str) -> torch.device:

@@ -35,7 +35,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def heading(name: str, remark: str, summary: str) -> None:
     """Prints what a table that follows is about: the name in bold, and a line about it."""
     console.print(Text(name, style="bold").append(remark, style="not bold"), highlight=False, soft_wrap=True)
-    console.print(Text(summary), "", sep="\n", highlight=False, soft_wrap=True)
+    if summary:
+        console.print(Text(summary), highlight=False, soft_wrap=True)
+    console.print()
 
 
 def print_json(value: Any) -> None:

@@ -114,15 +114,18 @@ def _rows(found: Preview) -> Iterator[tuple[str, str, str]]:
         yield found.name, part, f"{counts['samples']:,} samples of {counts['identities']:,} identities"
     for remark in facts["notes"]:
         yield found.name, "note", remark
-    whole = found.steps * found.seconds / 60
-    yield (
-        found.name,
-        "time",
-        f"{found.steps:,} steps of {found.seconds:.2f} s: {whole:.1f} minutes, less from cached features",
-    )
+    steps = f"{found.steps:,} {'step' if found.steps == 1 else 'steps'} of {_time(found.seconds)}"
+    yield found.name, "time", f"{steps}: {_time(found.steps * found.seconds)}, less from cached features"
     if found.memory:
         yield found.name, "memory", f"{found.memory / 1e9:.1f} GB at the peak of these steps"
     yield found.name, "first batch", str(found.picture)
+
+
+def _time(seconds: float) -> str:
+    """In a unit in which it is not nought."""
+    if seconds >= 60:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.3g} ms"
 
 
 def recipes() -> None:

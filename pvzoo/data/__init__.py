@@ -123,7 +123,7 @@ class FolderPairParams(Params):
     """A folder a modality, with equal names."""
 
     pattern: str = Field(
-        r"(?P<subject>.+)_(?P<sample>\d+)",
+        r"(?P<subject>.+?)(_(?P<hand>left|right)(_(?P<session>\d+))?)?_(?P<sample>\d+)",
         description="regular expression of names without extension; groups subject, sample; if wanted hand, session",
     )
     pairing: PairingName = Field("same_sample", description="how sure it is that images of one name belong together")

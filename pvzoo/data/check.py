@@ -52,7 +52,8 @@ class Report:
 
     Attributes:
         findings: All that is wrong; those about the whole data set first.
-        notes: What may be as it should: other files, and which sizes and kinds of pixels the images have.
+        notes: What may be as it should: names that may say more than was read, other files, and which sizes and kinds
+            of pixels the images have.
     """
 
     findings: tuple[Finding, ...]
@@ -72,7 +73,7 @@ def check(table: Table, adapter: Adapter[Any], advance: Advance = no_progress) -
     formats: Formats = {}
     findings = [*survey(table, adapter), *_files(table, formats, advance)]
     findings.sort(key=lambda finding: bool(finding.where))
-    return Report(tuple(findings), (*_other_files(table), *_describe(formats)))
+    return Report(tuple(findings), (*table.doubts, *_other_files(table), *_describe(formats)))
 
 
 def survey(table: Table, adapter: Adapter[Any]) -> Iterator[Finding]:

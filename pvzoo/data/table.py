@@ -121,13 +121,20 @@ class Table:
         root: Folder that relative paths start from.
         unexpected: Files in the root that the layout does not know.
         unused: How many files belong to the layout and were not asked for, such as other spectra.
+        doubts: What may be read wrongly, such as one person who seems to be several; results repeat it.
 
     Attributes:
         records: Sorted by subject, hand, session, sample, modality and path.
     """
 
     def __init__(
-        self, records: Iterable[Record], root: Path, *, unexpected: Sequence[str] = (), unused: int = 0
+        self,
+        records: Iterable[Record],
+        root: Path,
+        *,
+        unexpected: Sequence[str] = (),
+        unused: int = 0,
+        doubts: Sequence[str] = (),
     ) -> None:
         # Labels sort once each, not once a record: a natural key is slow.
         found = list(records)
@@ -142,6 +149,7 @@ class Table:
         self.root = root
         self.unexpected = tuple(sorted(unexpected))
         self.unused = unused
+        self.doubts = tuple(doubts)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -200,7 +208,7 @@ class Table:
         for record in self.records:
             records.append(replace(record, digest=_file_digest(self.file(record))))
             advance(1)
-        return Table(records, self.root, unexpected=self.unexpected, unused=self.unused)
+        return Table(records, self.root, unexpected=self.unexpected, unused=self.unused, doubts=self.doubts)
 
     def pairs(self) -> list[Pair]:
         """Groups the images by what they show, never by order.

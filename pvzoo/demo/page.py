@@ -36,6 +36,7 @@ def write_demo(demo: Demo, model: Model, folder: Path, command: str = "") -> lis
         caption=caption,
         rows=_rows(demo, model),
         attention=_attention(demo, model),
+        shown=SHOWN,
     )
     plain = json.dumps(demo.to_json(), indent=2, ensure_ascii=False) + "\n"
     return report.write_texts(folder, {"demo.json": plain, report.PAGE: text})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +24,6 @@ from ..progress import Track, silent
 from ..synth import RELEASES, SynthConfig
 from ..threshold import Threshold
 
-SEED = 2027
 SAMPLES = 2  # of each person on the second day
 
 
@@ -40,6 +40,7 @@ class Demo:
         scores: (P, N), how alike each probe is to each enrolled sample.
         result: The same comparisons as an evaluation, for its figures.
         reader: Where the pixels come from.
+        weights: Which weights the model has: the file, and its digest.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Demo:
     scores: Array
     result: Evaluation
     reader: SynthReader
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def own(self) -> Array:
@@ -98,6 +100,7 @@ class Demo:
         """The content of ``demo.json``."""
         return {
             "model": self.model,
+            **self.weights,
             "seed": self.seed,
             "threshold": self.threshold.model_dump(),
             "enrolled": [person(pair) for pair in self.enrolled],

@@ -247,7 +247,9 @@ def _warnings(model: Model, split: Split, modalities: Sequence[str], tested: Ima
         without = " and ".join(m for m in model.spec.modalities if m not in modalities)
         yield f"the model was evaluated without {without}"
     if split.closed and tested is None:
-        yield "closed set: the identities that are tested train, so the figures say nothing about new people"
+        # By the split: a model that came with its weights may have been trained on others.
+        known = "closed set: by this split the identities that are tested also train"
+        yield f"{known}; of a model that was trained so, the figures say nothing about new people"
     yield from split.notes
     if len(modalities) > 1 and split.pairing != "simultaneous":
         yield f"palm and vein are paired as {split.pairing}, not simultaneous"

@@ -349,9 +349,14 @@ class _Maker:
     def _rule_of_three(self, what: str, count: int, of: int) -> str:
         """With no error in N independent trials, the rate is below 3 / N at 95 % (Hanley and Lippman-Hand, 1983)."""
         errors = f"{count} {what}{'' if count == 1 else 'es'} in {of:,}"
-        text = f"{errors}: below the resolution; none in N shows a rate below 3 / N, here {3 / of:.1e}"
+        text = f"{errors}: below the resolution; none in N shows a rate below 3 / N, here {_bound(of)}"
         people = self.counts.subjects
-        return text if people is None else f"{text}, or {3 / people:.1e} if only the {people} subjects are independent"
+        return text if people is None else f"{text}, or {_bound(people)} if only the {people} subjects are independent"
+
+
+def _bound(trials: int) -> str:
+    """The bound of the rule of three, where it is one: every rate is below 1."""
+    return f"{3 / trials:.1e}" if trials > 3 else "nothing"
 
 
 def _shares(weights: metrics.Array, *, hits: metrics.Array, of: metrics.Array, subject: metrics.Array) -> list[float]:

@@ -95,16 +95,21 @@ def _peak_memory(device: torch.device) -> int:
 
 
 class _Timer(Callback):
-    """Seconds of a step, without the first, which warms up."""
+    """Seconds of a step, without the first, which warms up, unless it is the only one."""
 
     def __init__(self) -> None:
+        self._begun = 0.0
         self._ends: list[float] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._begun = self._begun or time.perf_counter()
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._ends.append(time.perf_counter())
 
     def step(self) -> float:
-        return (self._ends[-1] - self._ends[0]) / max(1, len(self._ends) - 1)
+        times = [self._begun, *self._ends] if len(self._ends) == 1 else self._ends
+        return (times[-1] - times[0]) / (len(times) - 1)
 
 
 def _picture(batch: Batch, file: Path) -> None:

@@ -93,7 +93,7 @@ class Protocol(ABC, Generic[P]):
 
     def made(self, table: Table, sides: Sides, incomplete: Sequence[Excluded]) -> Split:
         excluded = (*incomplete, *sides.excluded)
-        notes = tuple(self.notes(sides))
+        notes = (*table.doubts, *self.notes(sides))
         return Split(str(self), table.root, tuple(sides.train), sides.dev, sides.test, excluded, self.shares, notes)
 
     def notes(self, sides: Sides) -> Iterable[str]:
