@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +17,7 @@ import torch
 from hubclient import Clock, connect, environment
 from hubserver import OWNER, STRANGER, FaultKind, HubServer
 from small import PALM, acme
-from unprivileged import unprivileged
+from unprivileged import file_limit, unprivileged
 
 import pvzoo
 from pvzoo.errors import HubError, IntegrityError, PvzooError, SpecError, WeightsError, file_size
@@ -483,14 +481,8 @@ def test_a_damaged_file_in_a_cache_that_cannot_be_written(zoo: Host, home: Path,
 
 
 def test_a_full_disk(zoo: Host, home: Path, content: dict[str, bytes]) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
+    with file_limit(100_000):
         message = refused(HubError, NAME, pretrained=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
     assert "File too large" in message
     assert message.endswith("make room, or choose another place with HF_HOME or cache_dir=")
     assert [path.read_bytes() for path in blobs(home)] == [content["config.json"]]

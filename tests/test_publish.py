@@ -14,6 +14,7 @@ from hubclient import Clock, connect
 from hubserver import OWNER, STRANGER, HubServer
 from huggingface_hub import ModelCard, constants
 from small import PALM, Acme, acme
+from unprivileged import file_limit
 
 import pvzoo
 from pvzoo.errors import HubError, WeightsError
@@ -368,7 +369,7 @@ def test_through_xet(tmp_path: Path, folder: Path, facts: Facts, monkeypatch: py
     store = tmp_path / "cas"
     store.mkdir()
     with HubServer(store) as hub:
-        connect(monkeypatch, hub.url, tmp_path / "home")
+        clock = connect(monkeypatch, hub.url, tmp_path / "home")
         monkeypatch.setenv("HF_TOKEN", OWNER)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
         done = push(folder, REPO, facts=facts, tag="v1")
@@ -388,6 +389,11 @@ def test_through_xet(tmp_path: Path, folder: Path, facts: Facts, monkeypatch: py
         link.resolve().write_bytes(data)
         again = pvzoo.create(f"hf-hub:{REPO}@v1")
         assert torch.equal(again.head.weight, model.head.weight)
+        with file_limit(100_000), pytest.raises(HubError) as caught:
+            pvzoo.create(f"hf-hub:{REPO}@v1", cache_dir=tmp_path / "full")
+        assert "File too large (os error 27)" in str(caught.value)
+        assert str(caught.value).endswith("make room, or choose another place with HF_HOME or cache_dir=")
+        assert clock.slept == 0
 
 
 # --- the whole zoo ----------------------------------------------------------------------------------------------------

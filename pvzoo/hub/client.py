@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _LONGEST_WAIT = 8.0
 _HTTP_ERROR = next(base for base in theirs.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 T = TypeVar("T")
 
@@ -96,7 +98,7 @@ def trouble(error: Exception, what: str, repo: str, revision: str | None = None)
         message = f"{what}: {where} answered {status}; try again later"
         again = status in (408, 429) or status >= 500
         return Trouble(UnreachableError(message) if again else HubError(message), again)
-    number = getattr(cause, "errno", None)
+    number = _error_number(cause)
     if number in _NO_ROOM:
         return Trouble(HubError(f"{what}: {cause}; make room, or choose another place with HF_HOME or cache_dir="))
     if number in _NOT_ALLOWED:
@@ -106,6 +108,12 @@ def trouble(error: Exception, what: str, repo: str, revision: str | None = None)
         message = f"{what}: no connection to {where} that holds ({said}); check the network, or HF_ENDPOINT"
         return Trouble(UnreachableError(message), True)
     return Trouble(HubError(f"{what}: {type(cause).__name__}: {cause}"))
+
+
+def _error_number(cause: Exception) -> int | None:
+    """That of the system. hf_xet, which is Rust, has it in the text of a RuntimeError alone."""
+    found = _OS_ERROR.search(str(cause)) if isinstance(cause, RuntimeError) else None
+    return int(found[1]) if found else getattr(cause, "errno", None)
 
 
 def is_conflict(error: Exception) -> bool:
