@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -478,6 +479,23 @@ def test_a_damaged_file_in_a_cache_that_cannot_be_written(zoo: Host, home: Path,
     with unprivileged(tmp_path):
         message = refused(IntegrityError, NAME, pretrained=True)
     assert message.startswith(f"{link}: is not the file that was published, and cannot be removed: Permission denied")
+
+
+@pytest.mark.parametrize(("number", "why"), [(errno.EROFS, "Read-only file system"), (errno.EACCES, ".* kB")])
+def test_weights_that_cannot_be_removed(
+    zoo: Host, home: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, number: int, why: str
+) -> None:
+    """huggingface_hub lets the system's errors through, but for one, of which it only writes a remark."""
+    pvzoo.create(NAME, pretrained=True)
+    (folder,) = home.glob("hub/models--*/snapshots/*")
+
+    def refuse(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    done = call("weights", "remove", TAGGED)
+    assert done.code == 2
+    assert re.search(rf"error: {folder}: cannot be removed \({why}\); check who may write there\n$", done.err)
 
 
 def test_a_full_disk(zoo: Host, home: Path, content: dict[str, bytes]) -> None:
