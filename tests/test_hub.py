@@ -347,7 +347,21 @@ FAILED: dict[str, tuple[str, FaultKind, int, type[PvzooError], str]] = {
     ),
     "Hub down": ("HEAD", "status", 500, HubError, "{url} answered 500; try again later"),
     "Hub breaks": ("HEAD", "drop", 503, HubError, f"config.json cannot be fetched: {NO_LINE}"),
-    "not a Hub": ("HEAD|GET", "page", 503, HubError, "{url} does not answer as a Hub does (no X-Repo-Commit or ETag);"),
+    "not a Hub": ("HEAD|GET", "page", 200, HubError, "{url} does not answer as a Hub does (no X-Repo-Commit or ETag);"),
+    "a firewall": (
+        "HEAD|GET",
+        "page",
+        403,
+        HubError,
+        "{url} answers 403 with a page, as no Hub does; HF_ENDPOINT, a pro",
+    ),
+    "a proxy": (
+        "HEAD",
+        "status",
+        407,
+        HubError,
+        "the proxy on the way to {url} wants a login; write it as HTTP_PROXY=",
+    ),
     "not a Hub either": ("HEAD|GET", "status", 404, HubError, "{url} answers 404 as no Hub does; HF_ENDPOINT, a proxy"),
 }
 
@@ -380,6 +394,26 @@ def test_nobody_listens(zoo: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     message = refused(HubError, NAME, pretrained=True)
     assert message.startswith(f"{REPO}: config.json cannot be fetched: no connection to http://127.0.0.1:9 that holds")
     assert message.endswith("check the network, or HF_ENDPOINT")
+
+
+def test_a_proxy_that_wants_a_login(hub: HubServer, zoo: Host, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it lets anything through to an https:// address: no answer of a Hub, and none to wait for."""
+    hub.fail("CONNECT", "status", 10**6, 407)
+    monkeypatch.setenv("HTTPS_PROXY", hub.url)
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    assert refused(HubError, NAME, pretrained=True) == (
+        f"{REPO}: config.json cannot be fetched: the proxy on the way to https://hub.example wants a login; "
+        "write it as HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT"
+    )
+    assert clock.slept == 0
+
+
+@pytest.mark.parametrize("address", ["foo", "localhost:9", "ftp://x.y", "http://", "https:///models"])
+def test_an_address_that_cannot_work(zoo: Host, clock: Clock, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    message = f"HF_ENDPOINT is '{address}', which is no address; write it as https://huggingface.co"
+    assert refused(HubError, NAME, pretrained=True) == message
+    assert clock.slept == 0
 
 
 @pytest.mark.parametrize("how", ["drop", "status", "hang"])

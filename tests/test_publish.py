@@ -329,6 +329,28 @@ def test_what_fails_once_is_done_once(
     assert hub.content(REPO, "model.safetensors") == (folder / "model.safetensors").read_bytes()
 
 
+NOT_A_HUB = "HF_ENDPOINT, a proxy or a firewall may lead elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (200, f"answers as no Hub does (JSONDecodeError: Expecting value: line 1 column 1 (char 0)); {NOT_A_HUB}"),
+        (403, f"answers 403 with a page, as no Hub does; {NOT_A_HUB}"),
+        (407, "wants a login; write it as HTTP_PROXY=http://NAME:PASSWORD@HOST:PORT"),
+    ],
+)
+def test_a_push_to_what_is_no_hub(
+    hub: HubServer, clock: Clock, folder: Path, facts: Facts, status: int, message: str
+) -> None:
+    hub.fail("", "page", 10**6, status)
+    with pytest.raises(HubError) as caught:
+        push(folder, REPO, facts=facts)
+    assert str(caught.value).startswith(f"{REPO} cannot be made: ")
+    assert str(caught.value).endswith(message)
+    assert clock.slept == 0
+
+
 def test_a_push_that_was_interrupted_goes_on(hub: HubServer, clock: Clock, folder: Path, facts: Facts) -> None:
     hub.fail(TAG, "status", 10**6)
     with pytest.raises(

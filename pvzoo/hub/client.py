@@ -6,6 +6,7 @@ Not all of its exceptions are its own: its HTTP library's come through, and that
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import time
@@ -25,6 +26,9 @@ _LONGEST_WAIT = 8.0
 _HTTP_ERROR = next(base for base in theirs.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_ANSWER = (json.JSONDecodeError, UnicodeDecodeError, KeyError)
+"""What huggingface_hub stumbles with over an answer that no Hub gives."""
+_ADDRESS = re.compile(r"https?://[^/\s:?#][^\s?#]*", re.IGNORECASE)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 T = TypeVar("T")
@@ -39,8 +43,15 @@ class MissingFileError(HubError):
 
 
 def endpoint() -> str:
-    """The Hub's address: ``HF_ENDPOINT``, or huggingface.co."""
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    """The Hub's address: ``HF_ENDPOINT``, or huggingface.co.
+
+    Raises:
+        HubError: If it is no address of the web.
+    """
+    address: str = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+    if not _ADDRESS.fullmatch(address):
+        raise HubError(f"HF_ENDPOINT is {address!r}, which is no address; write it as https://huggingface.co")
+    return address.rstrip("/")
 
 
 def is_offline() -> bool:
@@ -90,10 +101,15 @@ def trouble(error: Exception, what: str, repo: str, revision: str | None = None)
         return Trouble(HubError(f"{what}: {repo!r} cannot be a repository; write namespace/name"))
     if status == 404:
         return Trouble(not_a_hub(what, "answers 404 as no Hub does"))
+    if status == 407 or (type(cause).__name__ == "ProxyError" and "407" in str(cause)):
+        advice = f"write it as {where.partition(':')[0].upper()}_PROXY=http://NAME:PASSWORD@HOST:PORT"
+        return Trouble(HubError(f"{what}: the proxy on the way to {where} wants a login; {advice}"))
     if status in (401, 403):
+        elsewhere = f"{where}/" not in str(getattr(response, "url", f"{where}/"))  # a signed address that has expired
+        if "html" in getattr(response, "headers", {}).get("Content-Type", "") and not elsewhere:
+            return Trouble(not_a_hub(what, f"answers {status} with a page, as no Hub does"))
         said = getattr(cause, "server_message", None) or f"it answered {status}"
-        again = f"{where}/" not in str(getattr(response, "url", f"{where}/"))  # a signed address that has expired
-        return Trouble(HubError(f"{what}: {where} refuses ({said}); check the token and its rights"), again)
+        return Trouble(HubError(f"{what}: {where} refuses ({said}); check the token and its rights"), elsewhere)
     if status is not None:
         message = f"{what}: {where} answered {status}; try again later"
         again = status in (408, 429) or status >= 500
@@ -103,6 +119,8 @@ def trouble(error: Exception, what: str, repo: str, revision: str | None = None)
         return Trouble(HubError(f"{what}: {cause}; make room, or choose another place with HF_HOME or cache_dir="))
     if number in _NOT_ALLOWED:
         return Trouble(HubError(f"{what}: {cause}; choose another place with HF_HOME or cache_dir="))
+    if isinstance(cause, _NO_ANSWER):
+        return Trouble(not_a_hub(what, f"answers as no Hub does ({type(cause).__name__}: {cause})"))
     if isinstance(cause, _HTTP_ERROR | OSError | RuntimeError):
         said = f"{type(cause).__name__}: {str(cause).splitlines()[0]}" if str(cause) else type(cause).__name__
         message = f"{what}: no connection to {where} that holds ({said}); check the network, or HF_ENDPOINT"
