@@ -23,7 +23,7 @@ from unprivileged import file_limit, unprivileged
 import pvzoo
 from pvzoo.errors import HubError, IntegrityError, PvzooError, SpecError, WeightsError, file_size
 from pvzoo.hub import client, digests, verify
-from pvzoo.manifest import Facts, Manifest, Weights
+from pvzoo.manifest import Facts, Manifest, Weights, read_manifest
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
 from pvzoo.weights import files_in
@@ -33,6 +33,7 @@ NAME, TAG = "acme/palm", "made"
 TAGGED = f"{NAME}.{TAG}"
 REPO = "acme/tiny-palm"
 LARGE, SMALL = "GET /cdn/model.safetensors/", "GET .*/config.json$"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 FACTS = Facts(
     licence="Apache-2.0", data=[{"name": "nothing", "origin": "synthetic"}], intended_use="Tests of the way to the Hub."
 )
@@ -295,6 +296,17 @@ def test_a_cache_of_one_s_own(zoo: Host, hub: HubServer, home: Path, tmp_path: P
     message = refused(HubError, NAME, pretrained=True, offline=True)
     url = hub.url
     assert message == f"{REPO}: config.json of v1 is not in the cache; without offline it is fetched from {url}"
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("stage2_spatial", "pvzoo-weights"), ("stage2_spatial_nano", "pvzoo-weights-nano")]
+)
+def test_without_a_network_a_package_is_the_way(clock: Clock, name: str, package: str) -> None:
+    with using(Host(plugins=[])):
+        message = refused(HubError, name, pretrained=True, offline=True)
+    way = f"; or 'pip install {package}' brings it ('pip install ./plugins/{package}' in a clone of pvzoo)"
+    assert message.endswith(way)
+    assert f"{name}.v1" in read_manifest(PLUGINS / package / package.replace("-", "_") / "weights.json").weights
 
 
 RECOVERED: dict[str, tuple[str, FaultKind, int, int]] = {
