@@ -145,7 +145,9 @@ def _loaded(
     name: str | None = None,
 ) -> Model:
     if name is not None and saved.get("name") != name:
-        raise WeightsError(f"{source.parent}: holds {saved.get('name') or 'a model without a name'}, not {name}")
+        found = f"holds {saved.get('name') or 'a model without a name'}, not {name}"
+        way = f"load({str(source)!r})" if source.suffix == ".safetensors" else f"create('local-dir:{source.parent}')"
+        raise WeightsError(f"{source.parent}: {found}; pvzoo.{way} takes it as it is")
     try:
         spec = load_spec(Source(str(source), dict(saved)), changes)
     except SpecError as error:

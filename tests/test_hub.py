@@ -572,7 +572,7 @@ def test_weights_that_need_a_newer_pvzoo(clock: Clock, entry: Weights) -> None:
 def test_weights_of_another_architecture(clock: Clock, entry: Weights) -> None:
     with using(listing({"stage2_shared_nano.made": entry})):
         message = refused(WeightsError, "stage2_shared_nano", pretrained=True)
-    assert message.endswith(f": holds {NAME}, not stage2_shared_nano")
+    assert f": holds {NAME}, not stage2_shared_nano; " in message
 
 
 def test_a_path_in_place_of_a_tag(zoo: Host, hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -582,8 +582,10 @@ def test_a_path_in_place_of_a_tag(zoo: Host, hub: HubServer, folder: Path, tmp_p
     assert pvzoo.create(NAME, pretrained=folder, num_classes=9).spec.num_classes == 9
     assert hub.requests == []
     assert refused(WeightsError, NAME, pretrained=tmp_path / "no").startswith(f"{tmp_path / 'no'}: no such folder")
-    message = refused(WeightsError, "stage1_convnext_vein_nano", pretrained=folder)
-    assert message == f"{folder}: holds {NAME}, not stage1_convnext_vein_nano"
+    file = folder / "model.safetensors"
+    for path, way in ((folder, f"create('local-dir:{folder}')"), (file, f"load('{file}')")):
+        message = refused(WeightsError, "stage1_convnext_vein_nano", pretrained=path)
+        assert message == f"{folder}: holds {NAME}, not stage1_convnext_vein_nano; pvzoo.{way} takes it as it is"
 
 
 # --- on the command line ----------------------------------------------------------------------------------------------
@@ -594,8 +596,11 @@ def test_weights_of_the_manifest_are_pulled_verified_listed_and_removed(
 ) -> None:
     done = call("verify", "--all")
     assert (done.code, done.out) == (0, "")
-    assert done.err.startswith(f"{TAGGED}: not on this machine ({REPO}: config.json of v1 is not in the cache; without")
-    assert call("verify", TAGGED).code == 2
+    assert done.err.startswith(f"{TAGGED} is not on this machine; 'pvzoo pull {TAGGED}' fetches it\n")
+    for command in ("verify", "publish"):
+        done = call(command, TAGGED)
+        message = f"error: {TAGGED} is not on this machine; 'pvzoo pull {TAGGED}' fetches it\n"
+        assert (done.code, done.err) == (2, message)
     where = Path(call("pull", NAME).out.rstrip("\n"))
     assert sorted(path.name for path in where.iterdir()) == ["config.json", "model.safetensors"]
     hub.requests.clear()

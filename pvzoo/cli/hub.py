@@ -145,7 +145,7 @@ def verify(
         except HubError as error:
             if not every:
                 raise
-            note(f"{name}: not on this machine ({error})")
+            note(str(error))
             continue
         except WeightsError as error:
             faults = [str(error)]
@@ -225,7 +225,11 @@ def _local(name: str) -> Files:
     """
     from ..zoo import Access
 
-    return _files(name, Access(offline=True))
+    try:
+        return _files(name, Access(offline=True))
+    except HubError as error:
+        # What the library says of its argument offline is nothing that a command has.
+        raise HubError(f"{name} is not on this machine; 'pvzoo pull {name}' fetches it") from error
 
 
 def _chosen(names: list[str] | None, every: bool, all_: dict[str, Weights]) -> dict[str, Weights]:

@@ -61,7 +61,7 @@ def remove(target: str, access: Access) -> int:
     ]
     if not found:
         known = [name for each in kept(access) for name in each.names]
-        hint = did_you_mean(target, known) or "; 'pvzoo weights' lists what is"
+        hint = _package(target) or did_you_mean(target, known) or "; 'pvzoo weights' lists what is"
         raise PvzooError(f"{target} is not in the cache {_root(access)}{hint}")
     strategy = found[0][1].delete_revisions(*(each.commit for each, _ in found))
     freed = int(strategy.expected_freed_size)
@@ -74,6 +74,15 @@ def remove(target: str, access: Access) -> int:
         if each.path.exists():
             raise _stays(each.path, file_size(freed))
     return freed
+
+
+def _package(target: str) -> str:
+    """How to remove weights that an installed package lists."""
+    for entry in catalog.weight_sources():
+        package = entry.origin.distribution
+        if package and target in entry.provides:
+            return f"; the installed package {package} lists it: 'pip uninstall {package}' removes that package"
+    return ""
 
 
 def _stays(path: Path, why: str) -> PvzooError:
