@@ -17,6 +17,7 @@ import pytest
 import torch
 from hubclient import Clock, connect, environment
 from hubserver import OWNER, STRANGER, FaultKind, HubServer
+from huggingface_hub import constants
 from small import PALM, acme
 from unprivileged import file_limit, unprivileged
 
@@ -399,6 +400,32 @@ def test_patience_ends(hub: HubServer, zoo: Host, clock: Clock) -> None:
     hub.fail("HEAD", "status", 10**6)
     refused(HubError, NAME, pretrained=True)
     assert client.PATIENCE - 1 < clock.slept < client.PATIENCE + 9
+
+
+@pytest.mark.parametrize(("error", "tries"), [(TimeoutError, 2), (ConnectionResetError, 3)])
+def test_time_in_which_nothing_moved_is_patience_too(clock: Clock, error: type[Exception], tries: int) -> None:
+    """And a download that broke after a while did move, so patience begins when it broke."""
+    begun = []
+
+    def call() -> None:
+        begun.append(clock.monotonic())
+        clock.sleep(25)
+        raise error
+
+    with pytest.raises(HubError, match=error.__name__):
+        client.request(call, "it cannot be fetched", REPO)
+    assert len(begun) == tries
+
+
+@pytest.mark.parametrize(("match", "kind"), [("HEAD", "hang"), (LARGE, "stall")])
+def test_a_hub_that_hangs_is_given_up(
+    hub: HubServer, zoo: Host, home: Path, monkeypatch: pytest.MonkeyPatch, match: str, kind: FaultKind
+) -> None:
+    for limit in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, limit, 0.1)
+    hub.fail(match, kind, 10**6)
+    assert f"{NO_LINE.format(url=hub.url)} (ReadTimeout" in refused(HubError, NAME, pretrained=True)
+    assert not any(path.name.endswith(".incomplete") for path in blobs(home))
 
 
 def test_nobody_listens(zoo: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,10 @@ from huggingface_hub import errors as theirs
 from ..errors import HubError, PvzooError
 
 PATIENCE = 40.0
-"""Seconds from the first failure on in which a request is tried again; a download that moves is never cut."""
+"""Seconds from the first failure on in which a request is tried again; a download that moves is never cut.
+
+What hung until its time limit counts from its first try on, since nothing moved in that time.
+"""
 _LONGEST_WAIT = 8.0
 
 _HTTP_ERROR = next(base for base in theirs.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
@@ -66,10 +69,12 @@ class Trouble:
     Attributes:
         error: What to raise.
         again: Whether the same request may succeed later.
+        hung: Whether there was no answer within the time limit of the request.
     """
 
     error: HubError
     again: bool = False
+    hung: bool = False
 
 
 def trouble(error: Exception, what: str, repo: str, revision: str | None = None) -> Trouble:
@@ -124,7 +129,7 @@ def trouble(error: Exception, what: str, repo: str, revision: str | None = None)
     if isinstance(cause, _HTTP_ERROR | OSError | RuntimeError):
         said = f"{type(cause).__name__}: {str(cause).splitlines()[0]}" if str(cause) else type(cause).__name__
         message = f"{what}: no connection to {where} that holds ({said}); check the network, or HF_ENDPOINT"
-        return Trouble(UnreachableError(message), True)
+        return Trouble(UnreachableError(message), True, hung="Timeout" in type(cause).__name__)
     return Trouble(HubError(f"{what}: {type(cause).__name__}: {cause}"))
 
 
@@ -170,6 +175,7 @@ def request(call: Callable[[], T], what: str, repo: str, revision: str | None = 
         HubError: What :func:`trouble` makes of the last failure.
     """
     failure: Trouble | None = None
+    begun = time.monotonic()
     for _ in attempts(patient=patient):
         try:
             return call()
@@ -178,7 +184,7 @@ def request(call: Callable[[], T], what: str, repo: str, revision: str | None = 
         except Exception as error:
             failure = trouble(error, what, repo, revision)
             failure.error.__cause__ = error
-            if not failure.again:
+            if not failure.again or (failure.hung and time.monotonic() - begun > PATIENCE):
                 break
     assert failure is not None
     raise failure.error
