@@ -352,6 +352,15 @@ def test_a_push_to_what_is_no_hub(
     assert clock.slept == 0
 
 
+def test_a_hub_that_does_not_say_what_it_has_is_given_up(
+    hub: HubServer, clock: Clock, folder: Path, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
+    hub.fail(f"GET /api/models/{REPO}$", "hang", 10**6)
+    with pytest.raises(HubError, match=rf"^{REPO} cannot be read: no connection to {hub.url} that holds \(ReadTimeout"):
+        push(folder, REPO, facts=facts)
+
+
 def test_a_push_that_was_interrupted_goes_on(hub: HubServer, clock: Clock, folder: Path, facts: Facts) -> None:
     hub.fail(TAG, "status", 10**6)
     with pytest.raises(
