@@ -643,6 +643,11 @@ def test_weights_of_the_manifest_are_pulled_verified_listed_and_removed(
     assert hub.requests == []
 
 
+def test_help_says_how_a_revision_is_named(call: Callable[..., Any]) -> None:
+    """What stands in brackets would be taken for markup."""
+    assert "@REVISION" in call("pull", "--help").out
+
+
 @pytest.mark.parametrize("model", [f"hf-hub:{REPO}", TAGGED, NAME])
 def test_compare_takes_them(zoo: Host, call: Callable[..., Any], model: str) -> None:
     palm = Path(__file__).parents[1] / "examples/palms/palm/anna_1.png"

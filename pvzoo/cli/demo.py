@@ -79,7 +79,9 @@ def _open(name: str, device: str) -> Model:
     if not elsewhere and not (name and catalog.list_models(catalog.find_model(name).name, pretrained=True)):
         message = f"there are no pretrained weights for {name}, and a demo of random ones would show nothing"
         listed = ", ".join(catalog.list_models(pretrained=True))
-        raise WeightsError(f"{message}: there are {listed}; or name a model that you trained, as in --model runs/first/model")
+        raise WeightsError(
+            f"{message}: there are {listed}; or name a model that you trained, as in --model runs/first/model"
+        )
     net = open_model(name, device, 0)
     if net.untrained:
         raise WeightsError(f"{name} is untrained, and a demo of random weights would show nothing: train it first")

@@ -25,7 +25,10 @@ weights_app = typer.Typer(invoke_without_command=True, help="List the weights th
 
 def pull(
     name: Annotated[
-        str, typer.Argument(help="Model, model.tag, or hf-hub:NAMESPACE/NAME[@REVISION].", show_default=False)
+        str,
+        typer.Argument(
+            help="Model, model.tag, or hf-hub:NAMESPACE/NAME, with @REVISION behind it if wanted.", show_default=False
+        ),
     ],
     out: Annotated[
         Path | None,
