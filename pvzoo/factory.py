@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from packaging.version import InvalidVersion, Version
+from pydantic import ValidationError
 
 from . import __version__, catalog, weights
 from .errors import Problem, PvzooError, SpecError, UnknownNameError, WeightsError
 from .hub import sources
-from .manifest import CONFIG
+from .manifest import CONFIG, explain
 from .model import Model
 from .specs import ModelSpec, Source, load_spec, names_file
 from .tensorfile import Header, read_header
@@ -70,7 +71,7 @@ def create(
     changes = _changes(num_classes, in_chans, image_size, overrides)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise PvzooError(f"dtype must be a floating-point type such as torch.bfloat16, not {dtype!r}")
-    access = Access(offline=offline, cache_dir=None if cache_dir is None else Path(cache_dir).expanduser(), token=token)
+    access = _access(offline, cache_dir, token)
     scheme = name_or_spec.partition(":")[0] if isinstance(name_or_spec, str) else ""
     if revision is not None and scheme != "hf-hub":
         raise PvzooError("revision belongs to 'hf-hub:' names; the zoo's weights are pinned by their tags")
@@ -171,6 +172,14 @@ def _newer(header: Header, error: SpecError) -> SpecError:
 def _placed(model: Model, device: str | torch.device | None) -> Model:
     # Even a move to where it is costs a walk over two thousand tensors.
     return (model if device is None else model.to(device)).eval()
+
+
+def _access(offline: bool, cache_dir: str | PathLike[str] | None, token: str | bool | None) -> Access:
+    folder = Path(cache_dir).expanduser() if isinstance(cache_dir, str | PathLike) else cache_dir
+    try:
+        return Access.model_validate({"offline": offline, "cache_dir": folder, "token": token})
+    except ValidationError as error:
+        raise PvzooError("; ".join(explain(error))) from error
 
 
 def _source(name_or_spec: SpecLike) -> Source | Mapping[str, Any] | ModelSpec:

@@ -310,6 +310,22 @@ def test_without_a_network_a_package_is_the_way(clock: Clock, name: str, package
     assert f"{name}.v1" in read_manifest(PLUGINS / package / package.replace("-", "_") / "weights.json").weights
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cache_dir": 5}, "cache_dir: Input is not a valid path for <class 'pathlib.Path'>"),
+        ({"offline": "perhaps"}, "offline: Input should be a valid boolean, unable to interpret input"),
+        (
+            {"token": 5},
+            "token.str: Input should be a valid string; token.bool: Input should be a valid boolean, unable",
+        ),
+    ],
+    ids=str,
+)
+def test_access_that_is_wrong_is_named(arguments: dict[str, Any], message: str) -> None:
+    assert refused(PvzooError, NAME, pretrained=True, **arguments).startswith(message)
+
+
 RECOVERED: dict[str, tuple[str, FaultKind, int, int]] = {
     "the connection breaks in the middle": (LARGE, "reset", 2, 503),
     "it ends in the middle": (LARGE, "truncate", 2, 503),
