@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from packaging.version import InvalidVersion, Version
+from pydantic import ValidationError
 
 from . import __version__, catalog, weights
 from .errors import Problem, PvzooError, SpecError, UnknownNameError, WeightsError
 from .hub import sources
-from .manifest import CONFIG
+from .manifest import CONFIG, explain
 from .model import Model
 from .specs import ModelSpec, Source, load_spec, names_file
 from .tensorfile import Header, read_header
@@ -70,7 +71,7 @@ def create(
     changes = _changes(num_classes, in_chans, image_size, overrides)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise PvzooError(f"dtype must be a floating-point type such as torch.bfloat16, not {dtype!r}")
-    access = Access(offline=offline, cache_dir=None if cache_dir is None else Path(cache_dir).expanduser(), token=token)
+    access = _access(offline, cache_dir, token)
     scheme = name_or_spec.partition(":")[0] if isinstance(name_or_spec, str) else ""
     if revision is not None and scheme != "hf-hub":
         raise PvzooError("revision belongs to 'hf-hub:' names; the zoo's weights are pinned by their tags")
@@ -145,7 +146,9 @@ def _loaded(
     name: str | None = None,
 ) -> Model:
     if name is not None and saved.get("name") != name:
-        raise WeightsError(f"{source.parent}: holds {saved.get('name') or 'a model without a name'}, not {name}")
+        found = f"holds {saved.get('name') or 'a model without a name'}, not {name}"
+        way = f"load({str(source)!r})" if source.suffix == ".safetensors" else f"create('local-dir:{source.parent}')"
+        raise WeightsError(f"{source.parent}: {found}; pvzoo.{way} takes it as it is")
     try:
         spec = load_spec(Source(str(source), dict(saved)), changes)
     except SpecError as error:
@@ -171,6 +174,14 @@ def _placed(model: Model, device: str | torch.device | None) -> Model:
     where = torch.device(torch.get_default_device() if device is None else device)
     # Weights are read on the CPU. Even a move to where it is costs a walk over two thousand tensors.
     return (model if where.type == "cpu" else model.to(where)).eval()
+
+
+def _access(offline: bool, cache_dir: str | PathLike[str] | None, token: str | bool | None) -> Access:
+    folder = Path(cache_dir).expanduser() if isinstance(cache_dir, str | PathLike) else cache_dir
+    try:
+        return Access.model_validate({"offline": offline, "cache_dir": folder, "token": token})
+    except ValidationError as error:
+        raise PvzooError("; ".join(explain(error))) from error
 
 
 def _source(name_or_spec: SpecLike) -> Source | Mapping[str, Any] | ModelSpec:

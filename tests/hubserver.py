@@ -88,7 +88,7 @@ class Fault:
     In the middle of the body, ``reset`` breaks the connection, ``truncate`` closes it, and ``stall`` stops. ``short``
     sends less and says so, ``tamper`` sends other bytes of the right number, ``hang`` never answers, ``drop`` breaks
     the connection at once, ``lose`` does what is asked and then breaks it, ``status`` answers with an error, and
-    ``page`` with a web page.
+    ``page`` with a web page and a status.
     """
 
     match: re.Pattern[str]
@@ -235,7 +235,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.fault and self.fault.kind == "status":
                 raise _RefusalError(self.fault.status, "the server is not well")
             if self.fault and self.fault.kind == "page":
-                return self.reply(b"<html>Welcome to the hotel</html>", {"Content-Type": "text/html"})
+                page = b"<html>Welcome to the hotel</html>"
+                return self.reply(page, {"Content-Type": "text/html"}, self.fault.status)
             for method, pattern, function in _ROUTES:
                 found = pattern.fullmatch(split.path) if method == self.command else None
                 if found:
@@ -250,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
                 {"error": refusal.message}, {k.replace("_", "-"): v for k, v in headers.items() if v}, refusal.status
             )
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_CONNECT = _serve  # noqa: N815
 
     def _break(self) -> None:
         """Ends the connection with RST."""

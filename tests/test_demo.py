@@ -186,10 +186,6 @@ def test_weights_that_are_on_the_hub_alone(
         result = call("demo", "--model", "acme/palm")
     assert result.code == 2
     assert result.err.startswith("error: acme/palm: config.json of v1 is not in the cache")
-    assert result.err.endswith(
-        "'pip install pvzoo-weights', or pvzoo-weights-nano for small models, "
-        "brings those of the zoo, for machines without a network as well\n"
-    )
 
 
 def test_the_weights_of_a_package_are_named_with_their_tag_and_all_files(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -18,13 +17,14 @@ import pytest
 import torch
 from hubclient import Clock, connect, environment
 from hubserver import OWNER, STRANGER, Fault, FaultKind, HubServer
+from huggingface_hub import constants
 from small import PALM, acme
-from unprivileged import unprivileged
+from unprivileged import file_limit, unprivileged
 
 import pvzoo
 from pvzoo.errors import HubError, IntegrityError, PvzooError, SpecError, WeightsError, file_size
 from pvzoo.hub import client, digests, packages, verify
-from pvzoo.manifest import Facts, Manifest, Weights
+from pvzoo.manifest import Facts, Manifest, Weights, read_manifest
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
 from pvzoo.weights import files_in
@@ -34,6 +34,7 @@ NAME, TAG = "acme/palm", "made"
 TAGGED = f"{NAME}.{TAG}"
 REPO, SHARDED = "acme/tiny-palm", "acme/tiny-palm-in-shards"
 LARGE, SMALL = "GET /cdn/model.safetensors/", "GET .*/config.json$"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 FACTS = Facts(
     licence="Apache-2.0", data=[{"name": "nothing", "origin": "synthetic"}], intended_use="Tests of the way to the Hub."
 )
@@ -363,6 +364,33 @@ def test_a_cache_of_one_s_own(zoo: Host, hub: HubServer, home: Path, tmp_path: P
     assert message == f"{REPO}: config.json of v1 is not in the cache; without offline it is fetched from {url}"
 
 
+@pytest.mark.parametrize(
+    ("name", "package"), [("stage2_spatial", "pvzoo-weights"), ("stage2_spatial_nano", "pvzoo-weights-nano")]
+)
+def test_without_a_network_a_package_is_the_way(clock: Clock, name: str, package: str) -> None:
+    with using(Host(plugins=[])):
+        message = refused(HubError, name, pretrained=True, offline=True)
+    way = f"; or 'pip install {package}' brings it ('pip install ./plugins/{package}' in a clone of pvzoo)"
+    assert message.endswith(way)
+    assert f"{name}.v1" in read_manifest(PLUGINS / package / package.replace("-", "_") / "weights.json").weights
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cache_dir": 5}, "cache_dir: Input is not a valid path for <class 'pathlib.Path'>"),
+        ({"offline": "perhaps"}, "offline: Input should be a valid boolean, unable to interpret input"),
+        (
+            {"token": 5},
+            "token.str: Input should be a valid string; token.bool: Input should be a valid boolean, unable",
+        ),
+    ],
+    ids=str,
+)
+def test_access_that_is_wrong_is_named(arguments: dict[str, Any], message: str) -> None:
+    assert refused(PvzooError, NAME, pretrained=True, **arguments).startswith(message)
+
+
 RECOVERED: dict[str, tuple[str, FaultKind, int, int]] = {
     "the connection breaks in the middle": (LARGE, "reset", 2, 503),
     "it ends in the middle": (LARGE, "truncate", 2, 503),
@@ -413,7 +441,21 @@ FAILED: dict[str, tuple[str, FaultKind, int, type[PvzooError], str]] = {
     ),
     "Hub down": ("HEAD", "status", 500, HubError, "{url} answered 500; try again later"),
     "Hub breaks": ("HEAD", "drop", 503, HubError, f"config.json cannot be fetched: {NO_LINE}"),
-    "not a Hub": ("HEAD|GET", "page", 503, HubError, "{url} does not answer as a Hub does (no X-Repo-Commit or ETag);"),
+    "not a Hub": ("HEAD|GET", "page", 200, HubError, "{url} does not answer as a Hub does (no X-Repo-Commit or ETag);"),
+    "a firewall": (
+        "HEAD|GET",
+        "page",
+        403,
+        HubError,
+        "{url} answers 403 with a page, as no Hub does; HF_ENDPOINT, a pro",
+    ),
+    "a proxy": (
+        "HEAD",
+        "status",
+        407,
+        HubError,
+        "the proxy on the way to {url} wants a login; write it as HTTP_PROXY=",
+    ),
     "not a Hub either": ("HEAD|GET", "status", 404, HubError, "{url} answers 404 as no Hub does; HF_ENDPOINT, a proxy"),
 }
 
@@ -441,11 +483,57 @@ def test_patience_ends(hub: HubServer, zoo: Host, clock: Clock) -> None:
     assert client.PATIENCE - 1 < clock.slept < client.PATIENCE + 9
 
 
+@pytest.mark.parametrize(("error", "tries"), [(TimeoutError, 2), (ConnectionResetError, 3)])
+def test_time_in_which_nothing_moved_is_patience_too(clock: Clock, error: type[Exception], tries: int) -> None:
+    """And a download that broke after a while did move, so patience begins when it broke."""
+    begun = []
+
+    def call() -> None:
+        begun.append(clock.monotonic())
+        clock.sleep(25)
+        raise error
+
+    with pytest.raises(HubError, match=error.__name__):
+        client.request(call, "it cannot be fetched", REPO)
+    assert len(begun) == tries
+
+
+@pytest.mark.parametrize(("match", "kind"), [("HEAD", "hang"), (LARGE, "stall")])
+def test_a_hub_that_hangs_is_given_up(
+    hub: HubServer, zoo: Host, home: Path, monkeypatch: pytest.MonkeyPatch, match: str, kind: FaultKind
+) -> None:
+    for limit in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, limit, 0.1)
+    hub.fail(match, kind, 10**6)
+    assert f"{NO_LINE.format(url=hub.url)} (ReadTimeout" in refused(HubError, NAME, pretrained=True)
+    assert not any(path.name.endswith(".incomplete") for path in blobs(home))
+
+
 def test_nobody_listens(zoo: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     message = refused(HubError, NAME, pretrained=True)
     assert message.startswith(f"{REPO}: config.json cannot be fetched: no connection to http://127.0.0.1:9 that holds")
     assert message.endswith("check the network, or HF_ENDPOINT")
+
+
+def test_a_proxy_that_wants_a_login(hub: HubServer, zoo: Host, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it lets anything through to an https:// address: no answer of a Hub, and none to wait for."""
+    hub.fail("CONNECT", "status", 10**6, 407)
+    monkeypatch.setenv("HTTPS_PROXY", hub.url)
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    assert refused(HubError, NAME, pretrained=True) == (
+        f"{REPO}: config.json cannot be fetched: the proxy on the way to https://hub.example wants a login; "
+        "write it as HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT"
+    )
+    assert clock.slept == 0
+
+
+@pytest.mark.parametrize("address", ["foo", "localhost:9", "ftp://x.y", "http://", "https:///models"])
+def test_an_address_that_cannot_work(zoo: Host, clock: Clock, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    message = f"HF_ENDPOINT is '{address}', which is no address; write it as https://huggingface.co"
+    assert refused(HubError, NAME, pretrained=True) == message
+    assert clock.slept == 0
 
 
 @pytest.mark.parametrize("how", ["drop", "status", "hang"])
@@ -560,15 +648,26 @@ def test_a_damaged_file_in_a_cache_that_cannot_be_written(zoo: Host, home: Path,
     assert message.startswith(f"{link}: is not the file that was published, and cannot be removed: Permission denied")
 
 
+@pytest.mark.parametrize(("number", "why"), [(errno.EROFS, "Read-only file system"), (errno.EACCES, ".* kB")])
+def test_weights_that_cannot_be_removed(
+    zoo: Host, home: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, number: int, why: str
+) -> None:
+    """huggingface_hub lets the system's errors through, but for one, of which it only writes a remark."""
+    pvzoo.create(NAME, pretrained=True)
+    (folder,) = home.glob("hub/models--*/snapshots/*")
+
+    def refuse(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    done = call("weights", "remove", TAGGED)
+    assert done.code == 2
+    assert re.search(rf"error: {folder}: cannot be removed \({why}\); check who may write there\n$", done.err)
+
+
 def test_a_full_disk(zoo: Host, home: Path, content: dict[str, bytes]) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
+    with file_limit(100_000):
         message = refused(HubError, NAME, pretrained=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
     assert "File too large" in message
     assert message.endswith("make room, or choose another place with HF_HOME or cache_dir=")
     assert [path.read_bytes() for path in blobs(home)] == [content["config.json"]]
@@ -594,7 +693,7 @@ def test_weights_that_need_a_newer_pvzoo(clock: Clock, entry: Weights) -> None:
 def test_weights_of_another_architecture(clock: Clock, entry: Weights) -> None:
     with using(listing({"stage2_shared_nano.made": entry})):
         message = refused(WeightsError, "stage2_shared_nano", pretrained=True)
-    assert message.endswith(f": holds {NAME}, not stage2_shared_nano")
+    assert f": holds {NAME}, not stage2_shared_nano; " in message
 
 
 def test_a_path_in_place_of_a_tag(zoo: Host, hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -604,8 +703,10 @@ def test_a_path_in_place_of_a_tag(zoo: Host, hub: HubServer, folder: Path, tmp_p
     assert pvzoo.create(NAME, pretrained=folder, num_classes=9).spec.num_classes == 9
     assert hub.requests == []
     assert refused(WeightsError, NAME, pretrained=tmp_path / "no").startswith(f"{tmp_path / 'no'}: no such folder")
-    message = refused(WeightsError, "stage1_convnext_vein_nano", pretrained=folder)
-    assert message == f"{folder}: holds {NAME}, not stage1_convnext_vein_nano"
+    file = folder / "model.safetensors"
+    for path, way in ((folder, f"create('local-dir:{folder}')"), (file, f"load('{file}')")):
+        message = refused(WeightsError, "stage1_convnext_vein_nano", pretrained=path)
+        assert message == f"{folder}: holds {NAME}, not stage1_convnext_vein_nano; pvzoo.{way} takes it as it is"
 
 
 # --- on the command line ----------------------------------------------------------------------------------------------
@@ -618,8 +719,11 @@ def test_weights_of_the_manifest_are_pulled_verified_listed_and_removed(
     assert (done.code, done.out) == (2, "")
     nothing = "error: nothing was checked: none of these weights is on this machine; 'pvzoo pull NAME' fetches some\n"
     assert done.err.endswith(nothing)
-    assert done.err.startswith(f"{TAGGED}: not on this machine ({REPO}: config.json of v1 is not in the cache; without")
-    assert call("verify", TAGGED).code == 2
+    assert done.err.startswith(f"{TAGGED} is not on this machine; 'pvzoo pull {TAGGED}' fetches it\n")
+    for command in ("verify", "publish"):
+        done = call(command, TAGGED)
+        message = f"error: {TAGGED} is not on this machine; 'pvzoo pull {TAGGED}' fetches it\n"
+        assert (done.code, done.err) == (2, message)
     where = Path(call("pull", NAME).out.rstrip("\n"))
     assert sorted(path.name for path in where.iterdir()) == ["config.json", "model.safetensors"]
     hub.requests.clear()
@@ -634,6 +738,11 @@ def test_weights_of_the_manifest_are_pulled_verified_listed_and_removed(
     assert call("weights", "remove", TAGGED).code == 0
     assert blobs(home) == []
     assert hub.requests == []
+
+
+def test_help_says_how_a_revision_is_named(call: Callable[..., Any]) -> None:
+    """What stands in brackets would be taken for markup."""
+    assert "@REVISION" in call("pull", "--help").out
 
 
 @pytest.mark.parametrize("model", [f"hf-hub:{REPO}", TAGGED, NAME])

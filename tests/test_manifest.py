@@ -511,6 +511,15 @@ def test_weights_on_this_machine(palmlab: Path, call: Callable[..., Any], tmp_pa
     assert [each["name"] for each in listed] == ["palmlab/palm.a", "palmlab/palm.b"]
 
 
+def test_weights_of_a_package_are_removed_with_it(palmlab: Path, call: Callable[..., Any], tmp_path: Path) -> None:
+    done = call("weights", "remove", "palmlab/palm.a", "--cache-dir", tmp_path)
+    message = (
+        f"palmlab/palm.a is not in the cache {tmp_path}; the installed package pvzoo-palmlab lists it: "
+        "'pip uninstall pvzoo-palmlab' removes that package"
+    )
+    assert (done.code, done.err) == (2, f"error: {message}\n")
+
+
 def test_pull_gives_a_folder_for_a_machine_without_a_network(
     palmlab: Path, call: Callable[..., Any], tmp_path: Path
 ) -> None:

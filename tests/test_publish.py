@@ -16,6 +16,7 @@ from hubclient import Clock, connect
 from hubserver import OWNER, STRANGER, HubServer
 from huggingface_hub import ModelCard, constants
 from small import PALM, Acme, acme
+from unprivileged import file_limit
 
 import pvzoo
 from pvzoo import catalog
@@ -370,6 +371,37 @@ def test_what_fails_once_is_done_once(
     assert hub.content(REPO, "model.safetensors") == (folder / "model.safetensors").read_bytes()
 
 
+NOT_A_HUB = "HF_ENDPOINT, a proxy or a firewall may lead elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (200, f"answers as no Hub does (JSONDecodeError: Expecting value: line 1 column 1 (char 0)); {NOT_A_HUB}"),
+        (403, f"answers 403 with a page, as no Hub does; {NOT_A_HUB}"),
+        (407, "wants a login; write it as HTTP_PROXY=http://NAME:PASSWORD@HOST:PORT"),
+    ],
+)
+def test_a_push_to_what_is_no_hub(
+    hub: HubServer, clock: Clock, folder: Path, facts: Facts, status: int, message: str
+) -> None:
+    hub.fail("", "page", 10**6, status)
+    with pytest.raises(HubError) as caught:
+        push(folder, REPO, facts=facts)
+    assert str(caught.value).startswith(f"{REPO} cannot be made: ")
+    assert str(caught.value).endswith(message)
+    assert clock.slept == 0
+
+
+def test_a_hub_that_does_not_say_what_it_has_is_given_up(
+    hub: HubServer, clock: Clock, folder: Path, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
+    hub.fail(f"GET /api/models/{REPO}$", "hang", 10**6)
+    with pytest.raises(HubError, match=rf"^{REPO} cannot be read: no connection to {hub.url} that holds \(ReadTimeout"):
+        push(folder, REPO, facts=facts)
+
+
 def test_a_push_that_was_interrupted_goes_on(hub: HubServer, clock: Clock, folder: Path, facts: Facts) -> None:
     hub.fail(TAG, "status", 10**6)
     with pytest.raises(
@@ -410,7 +442,7 @@ def test_through_xet(tmp_path: Path, folder: Path, facts: Facts, monkeypatch: py
     store = tmp_path / "cas"
     store.mkdir()
     with HubServer(store) as hub:
-        connect(monkeypatch, hub.url, tmp_path / "home")
+        clock = connect(monkeypatch, hub.url, tmp_path / "home")
         monkeypatch.setenv("HF_TOKEN", OWNER)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
         done = push(folder, REPO, facts=facts, tag="v1")
@@ -430,6 +462,11 @@ def test_through_xet(tmp_path: Path, folder: Path, facts: Facts, monkeypatch: py
         link.resolve().write_bytes(data)
         again = pvzoo.create(f"hf-hub:{REPO}@v1")
         assert torch.equal(again.head.weight, model.head.weight)
+        with file_limit(100_000), pytest.raises(HubError) as caught:
+            pvzoo.create(f"hf-hub:{REPO}@v1", cache_dir=tmp_path / "full")
+        assert "File too large (os error 27)" in str(caught.value)
+        assert str(caught.value).endswith("make room, or choose another place with HF_HOME or cache_dir=")
+        assert clock.slept == 0
 
 
 # --- the whole zoo ----------------------------------------------------------------------------------------------------
@@ -496,7 +533,7 @@ def test_the_whole_zoo_is_not_what_others_installed(
     with using(acme(build=lambda params: packages.Packaged(shelf), manifest=shelf / "weights.json")):
         done = call("publish", "--all")
         assert (done.code, done.out) == (2, "")  # its own files are not on this machine
-        assert done.err.startswith("error: pvzoo/stage1-")
+        assert re.match(r"error: (\w+.v1) is not on this machine; 'pvzoo pull \1' fetches it$", done.err)
         assert not hub.repos
         assert call("publish", "acme/palm.s1").out.startswith("acme/palm.s1\t")
     assert list(hub.repos) == ["acme/s1"]

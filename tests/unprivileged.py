@@ -1,8 +1,10 @@
-"""For tests of what a user may not read: in containers, tests run as root, whom nothing stops."""
+"""For tests of what a user may not do: in containers, tests run as root, whom nothing stops, and disks are large."""
 
 from __future__ import annotations
 
 import os
+import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,3 +27,16 @@ def unprivileged(root: Path) -> Iterator[None]:
         os.seteuid(0)
         for folder, mode in closed.items():
             folder.chmod(mode)
+
+
+@contextmanager
+def file_limit(size: int) -> Iterator[None]:
+    """Runs the block with no file larger than this, in bytes: what a full disk does, in another word."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)

@@ -76,15 +76,16 @@ def _open(name: str, device: str) -> Model:
     """A model with trained weights."""
     from .. import catalog
     from ..specs import names_file
-    from .loading import HOW, open_model
+    from .loading import open_model
 
     path = Path(name).expanduser()
     elsewhere = path.exists() or names_file(name) or path.suffix == ".safetensors" or name.startswith("hf-hub:")
     if not elsewhere and not (name and catalog.list_models(catalog.find_model(name).name, pretrained=True)):
         message = f"there are no pretrained weights for {name}, and a demo of random ones would show nothing"
-        listed = catalog.list_models(pretrained=True)
-        others = f"there are {', '.join(listed)}" if listed else HOW
-        raise WeightsError(f"{message}: {others}; or name a model that you trained, as in --model runs/first/model")
+        listed = ", ".join(catalog.list_models(pretrained=True))
+        raise WeightsError(
+            f"{message}: there are {listed}; or name a model that you trained, as in --model runs/first/model"
+        )
     net = open_model(name, device, 0)
     if net.untrained:
         raise WeightsError(f"{name} is untrained, and a demo of random weights would show nothing: train it first")

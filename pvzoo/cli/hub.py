@@ -25,7 +25,10 @@ weights_app = typer.Typer(invoke_without_command=True, help="List the weights th
 
 def pull(
     name: Annotated[
-        str, typer.Argument(help="Model, model.tag, or hf-hub:NAMESPACE/NAME[@REVISION].", show_default=False)
+        str,
+        typer.Argument(
+            help="Model, model.tag, or hf-hub:NAMESPACE/NAME, with @REVISION behind it if wanted.", show_default=False
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -147,7 +150,7 @@ def verify(
         except HubError as error:
             if not every:
                 raise
-            note(f"{name}: not on this machine ({error})")
+            note(str(error))
             continue
         except WeightsError as error:
             faults = [str(error)]
@@ -231,7 +234,11 @@ def _local(name: str) -> Files:
     """
     from ..zoo import Access
 
-    return _files(name, Access(offline=True))
+    try:
+        return _files(name, Access(offline=True))
+    except HubError as error:
+        # What the library says of its argument offline is nothing that a command has.
+        raise HubError(f"{name} is not on this machine; 'pvzoo pull {name}' fetches it") from error
 
 
 def _chosen(names: list[str] | None, every: bool, all_: dict[str, Weights]) -> dict[str, Weights]:

@@ -8,16 +8,11 @@ from typing import Any
 import torch
 
 from .. import catalog, factory
-from ..errors import HubError, PvzooError, UnknownNameError
+from ..errors import PvzooError, UnknownNameError
 from ..model import Model
 from ..specs import names_file
 from ..training.starts import find_start
 from ..weights import is_folder
-
-HOW = (
-    "'pip install pvzoo-weights', or pvzoo-weights-nano for small models, "
-    "brings those of the zoo, for machines without a network as well"
-)
 
 
 def open_model(name: str, device: str, seed: int, *, size: int | None = None) -> Model:
@@ -39,8 +34,6 @@ def open_model(name: str, device: str, seed: int, *, size: int | None = None) ->
     pretrained = not names_file(name) and bool(catalog.list_models(name, pretrained=True))
     try:
         return factory.create(name, pretrained=pretrained, device=where, **resized)
-    except HubError as error:
-        raise HubError(f"{error}; {HOW}" if pretrained else str(error)) from error
     except UnknownNameError as error:
         if "/" not in name:
             raise

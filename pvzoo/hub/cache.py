@@ -61,15 +61,32 @@ def remove(target: str, access: Access) -> int:
     ]
     if not found:
         known = [name for each in kept(access) for name in each.names]
-        hint = did_you_mean(target, known) or "; 'pvzoo weights' lists what is"
+        hint = _package(target) or did_you_mean(target, known) or "; 'pvzoo weights' lists what is"
         raise PvzooError(f"{target} is not in the cache {_root(access)}{hint}")
     strategy = found[0][1].delete_revisions(*(each.commit for each, _ in found))
     freed = int(strategy.expected_freed_size)
-    strategy.execute()
-    left = [each.path for each, _ in found if each.path.exists()]
-    if left:
-        raise PvzooError(f"{left[0]}: cannot be removed ({file_size(freed)}); check who may write there")
+    try:
+        strategy.execute()
+    except OSError as error:
+        raise _stays(found[0][0].path, error.strerror or str(error)) from error
+    # Of what it has no right to remove, huggingface_hub only writes a remark.
+    for each, _ in found:
+        if each.path.exists():
+            raise _stays(each.path, file_size(freed))
     return freed
+
+
+def _package(target: str) -> str:
+    """How to remove weights that an installed package lists."""
+    for entry in catalog.weight_sources():
+        package = entry.origin.distribution
+        if package and target in entry.provides:
+            return f"; the installed package {package} lists it: 'pip uninstall {package}' removes that package"
+    return ""
+
+
+def _stays(path: Path, why: str) -> PvzooError:
+    return PvzooError(f"{path}: cannot be removed ({why}); check who may write there")
 
 
 def _scan(access: Access) -> Iterator[tuple[Kept, Any]]:

@@ -6,7 +6,9 @@ Not all of its exceptions are its own: its HTTP library's come through, and that
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,12 +20,19 @@ from huggingface_hub import errors as theirs
 from ..errors import HubError, PvzooError
 
 PATIENCE = 40.0
-"""Seconds from the first failure on in which a request is tried again; a download that moves is never cut."""
+"""Seconds from the first failure on in which a request is tried again; a download that moves is never cut.
+
+What hung until its time limit counts from its first try on, since nothing moved in that time.
+"""
 _LONGEST_WAIT = 8.0
 
 _HTTP_ERROR = next(base for base in theirs.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_ANSWER = (json.JSONDecodeError, UnicodeDecodeError, KeyError)
+"""What huggingface_hub stumbles with over an answer that no Hub gives."""
+_ADDRESS = re.compile(r"https?://[^/\s:?#][^\s?#]*", re.IGNORECASE)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 T = TypeVar("T")
 
@@ -37,8 +46,15 @@ class MissingFileError(HubError):
 
 
 def endpoint() -> str:
-    """The Hub's address: ``HF_ENDPOINT``, or huggingface.co."""
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    """The Hub's address: ``HF_ENDPOINT``, or huggingface.co.
+
+    Raises:
+        HubError: If it is no address of the web.
+    """
+    address: str = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+    if not _ADDRESS.fullmatch(address):
+        raise HubError(f"HF_ENDPOINT is {address!r}, which is no address; write it as https://huggingface.co")
+    return address.rstrip("/")
 
 
 def is_offline() -> bool:
@@ -53,10 +69,12 @@ class Trouble:
     Attributes:
         error: What to raise.
         again: Whether the same request may succeed later.
+        hung: Whether there was no answer within the time limit of the request.
     """
 
     error: HubError
     again: bool = False
+    hung: bool = False
 
 
 def trouble(error: Exception, what: str, repo: str, revision: str | None = None) -> Trouble:
@@ -88,24 +106,37 @@ def trouble(error: Exception, what: str, repo: str, revision: str | None = None)
         return Trouble(HubError(f"{what}: {repo!r} cannot be a repository; write namespace/name"))
     if status == 404:
         return Trouble(not_a_hub(what, "answers 404 as no Hub does"))
+    if status == 407 or (type(cause).__name__ == "ProxyError" and "407" in str(cause)):
+        advice = f"write it as {where.partition(':')[0].upper()}_PROXY=http://NAME:PASSWORD@HOST:PORT"
+        return Trouble(HubError(f"{what}: the proxy on the way to {where} wants a login; {advice}"))
     if status in (401, 403):
+        elsewhere = f"{where}/" not in str(getattr(response, "url", f"{where}/"))  # a signed address that has expired
+        if "html" in getattr(response, "headers", {}).get("Content-Type", "") and not elsewhere:
+            return Trouble(not_a_hub(what, f"answers {status} with a page, as no Hub does"))
         said = getattr(cause, "server_message", None) or f"it answered {status}"
-        again = f"{where}/" not in str(getattr(response, "url", f"{where}/"))  # a signed address that has expired
-        return Trouble(HubError(f"{what}: {where} refuses ({said}); check the token and its rights"), again)
+        return Trouble(HubError(f"{what}: {where} refuses ({said}); check the token and its rights"), elsewhere)
     if status is not None:
         message = f"{what}: {where} answered {status}; try again later"
         again = status in (408, 429) or status >= 500
         return Trouble(UnreachableError(message) if again else HubError(message), again)
-    number = getattr(cause, "errno", None)
+    number = _error_number(cause)
     if number in _NO_ROOM:
         return Trouble(HubError(f"{what}: {cause}; make room, or choose another place with HF_HOME or cache_dir="))
     if number in _NOT_ALLOWED:
         return Trouble(HubError(f"{what}: {cause}; choose another place with HF_HOME or cache_dir="))
+    if isinstance(cause, _NO_ANSWER):
+        return Trouble(not_a_hub(what, f"answers as no Hub does ({type(cause).__name__}: {cause})"))
     if isinstance(cause, _HTTP_ERROR | OSError | RuntimeError):
         said = f"{type(cause).__name__}: {str(cause).splitlines()[0]}" if str(cause) else type(cause).__name__
         message = f"{what}: no connection to {where} that holds ({said}); check the network, or HF_ENDPOINT"
-        return Trouble(UnreachableError(message), True)
+        return Trouble(UnreachableError(message), True, hung="Timeout" in type(cause).__name__)
     return Trouble(HubError(f"{what}: {type(cause).__name__}: {cause}"))
+
+
+def _error_number(cause: Exception) -> int | None:
+    """That of the system. hf_xet, which is Rust, has it in the text of a RuntimeError alone."""
+    found = _OS_ERROR.search(str(cause)) if isinstance(cause, RuntimeError) else None
+    return int(found[1]) if found else getattr(cause, "errno", None)
 
 
 def is_conflict(error: Exception) -> bool:
@@ -144,6 +175,7 @@ def request(call: Callable[[], T], what: str, repo: str, revision: str | None = 
         HubError: What :func:`trouble` makes of the last failure.
     """
     failure: Trouble | None = None
+    begun = time.monotonic()
     for _ in attempts(patient=patient):
         try:
             return call()
@@ -152,7 +184,7 @@ def request(call: Callable[[], T], what: str, repo: str, revision: str | None = 
         except Exception as error:
             failure = trouble(error, what, repo, revision)
             failure.error.__cause__ = error
-            if not failure.again:
+            if not failure.again or (failure.hung and time.monotonic() - begun > PATIENCE):
                 break
     assert failure is not None
     raise failure.error

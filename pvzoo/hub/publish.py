@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, constants
 
 from .. import __version__
 from ..errors import HubError, WeightsError
@@ -169,8 +169,13 @@ class _Hub:
         doing = "cannot be made"
         self._ask(lambda: self.api.create_repo(self.repo, private=private, exist_ok=True), doing)
 
+    def _info(self, revision: str | None = None) -> ModelInfo:
+        # Of the calls here, the only one that takes a time limit; the others have none.
+        limit = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        return self._ask(lambda: self.api.model_info(self.repo, revision=revision, timeout=limit))
+
     def head(self) -> str:
-        return str(self._ask(lambda: self.api.model_info(self.repo)).sha)
+        return str(self._info().sha)
 
     def tags(self) -> dict[str, str]:
         refs = self._ask(lambda: self.api.list_repo_refs(self.repo))
@@ -210,7 +215,7 @@ class _Hub:
 
     def _stale(self, content: Mapping[str, Path | bytes], commit: str) -> list[str]:
         """Weights of an earlier push in more or fewer files, which would be taken for part of these."""
-        files = self._ask(lambda: self.api.model_info(self.repo, revision=commit)).siblings or []
+        files = self._info(commit).siblings or []
         names = [each.rfilename for each in files if each.rfilename not in content]
         return [name for name in names if "/" not in name and (name == INDEX or name.endswith(".safetensors"))]
 

@@ -9,7 +9,7 @@ from typing import Any
 from packaging.version import Version
 
 from .. import __version__, catalog
-from ..errors import IntegrityError, PvzooError, WeightsError, did_you_mean
+from ..errors import HubError, IntegrityError, PvzooError, WeightsError, did_you_mean
 from ..manifest import Weights
 from ..registry import WeightSource
 from ..weights import Files, files_in
@@ -64,7 +64,10 @@ def find(name: str, tag: str | None, access: Access) -> Files:
     if pinned is not None:
         _check_version(f"{name}.{tag}", pinned)
     for entry in catalog.weight_sources():
-        files = ask(entry, name, tag, access)
+        try:
+            files = ask(entry, name, tag, access)
+        except HubError as error:
+            raise type(error)(f"{error}{_package(f'{name}.{tag}')}") from error
         if files is not None:
             return files if pinned is None else check(files, pinned, f"{name}.{tag} from {entry.label}")
     wanted = f"{name}.{tag}" if tag else name
@@ -118,6 +121,14 @@ def check(files: Files, pinned: Weights, what: str, *, anew: bool = False) -> Fi
             message = f"{what}: {place or name} {flaw}"
             raise IntegrityError(f"{message}; install it again, in the version that belongs to this pvzoo")
     return {name: files[name] for name in pinned.files}
+
+
+def _package(name: str) -> str:
+    """The way without a network, for weights of pvzoo's own."""
+    if name not in catalog.pinned(own=True):
+        return ""
+    package = "pvzoo-weights-nano" if catalog.split_tag(name)[0].endswith("_nano") else "pvzoo-weights"
+    return f"; or 'pip install {package}' brings it ('pip install ./plugins/{package}' in a clone of pvzoo)"
 
 
 def _check_version(name: str, pinned: Weights) -> None:
