@@ -21,6 +21,7 @@ from small import OWN
 
 import pvzoo
 from pvzoo.card import SYNTHETIC
+from pvzoo.catalog import split_tag
 from pvzoo.data.params import Data
 from pvzoo.data.protocols import open_protocol, read_protocol
 from pvzoo.data.sources import open_images
@@ -32,7 +33,7 @@ from pvzoo.manifest import CONFIG, INDEX, Metric, read_manifest
 from pvzoo.plugins import Host, using
 from pvzoo.progress import silent
 from pvzoo.release import pack
-from pvzoo.release.pack import Item, Packed, Plan, read_plan
+from pvzoo.release.pack import Item, Packed, Plan, read_plan, texts
 from pvzoo.release.reproduce import Again, recorded
 from pvzoo.synth import generate
 from pvzoo.training.machine import Machine
@@ -210,6 +211,18 @@ pvzoo.cli.main()
         "acme/palm.v1: ok",
         "acme/vein.v1: ok",
     ]
+
+
+@pytest.mark.parametrize("name", ["pvzoo-weights", "pvzoo-weights-nano"])
+def test_the_cards_and_readmes_of_this_repository_are_made_from_the_manifests(name: str) -> None:
+    root = Path(__file__).parents[1] / "plugins" / name
+    plan = read_plan(root / "plan.yaml")
+    listed = read_manifest(root / plan.package / "weights.json").weights
+    package = packages.Packaged(root / plan.package)
+    models = {each: package.find(*split_tag(each)) for each in listed}
+    made = texts(plan, [Packed(each, entry, 1.0) for each, entry in listed.items()], models)
+    assert len([file for file in made if file.startswith("cards/")]) == len(list((root / "cards").iterdir())) == 9
+    assert {file: (root / file).read_text(encoding="utf-8") for file in made} == made
 
 
 @pytest.mark.slow

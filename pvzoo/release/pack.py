@@ -170,7 +170,7 @@ def pack(
             where = {"repo": _repo(plan, name), "revision": str(catalog.split_tag(name)[1])}
             entry = packages.add(work / "made", folder, name, facts.model_copy(update=more), **where, build=Model)
             made.append(Packed(name, entry, cosines[name]))
-        _write(plan, out, work / "made", made, folders)
+        _write(plan, out, work / "made", made, {name: weights.files_in(folder) for name, folder in folders.items()})
         if manifest:
             _add(manifest, made)
     return made
@@ -320,7 +320,7 @@ def _check_values(name: str, half: Path, images: Images, split: Split, device: t
     return least
 
 
-def _write(plan: Plan, out: Path, made: Path, packed: list[Packed], folders: Mapping[str, Path]) -> None:
+def _write(plan: Plan, out: Path, made: Path, packed: list[Packed], models: Mapping[str, weights.Files]) -> None:
     """Puts the package in its place, the manifest after the files that it lists."""
     package = out / plan.package
     (package / packages.FILES).mkdir(parents=True, exist_ok=True)
@@ -331,17 +331,17 @@ def _write(plan: Plan, out: Path, made: Path, packed: list[Packed], folders: Map
     for file in (package / packages.FILES).iterdir():
         if file.name not in used:
             file.unlink()
-    texts = _texts(plan, packed, folders)
+    written = texts(plan, packed, models)
     for card in (out / CARDS).glob("*.md"):
-        if f"{CARDS}/{card.name}" not in texts:
+        if f"{CARDS}/{card.name}" not in written:
             card.unlink()  # of weights that were packed before
-    for name, text in texts.items():
+    for name, text in written.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         with replacing(out / name) as new:
             new.write_text(text, encoding="utf-8")
 
 
-def _texts(plan: Plan, packed: list[Packed], folders: Mapping[str, Path]) -> dict[str, str]:
+def texts(plan: Plan, packed: list[Packed], models: Mapping[str, weights.Files]) -> dict[str, str]:
     """The text files of the package by name: what an index wants, the hook module, a card for each model."""
     major, minor = map(int, __version__.split(".")[:2])
     facts = packed[0].entry
@@ -360,17 +360,16 @@ def _texts(plan: Plan, packed: list[Packed], folders: Mapping[str, Path]) -> dic
         "rows": "\n".join(_row(each) for each in packed),
         "floor": "\n".join(_floor_rows(packed)),
     }
-    texts = {
+    templates = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
         f"{plan.package}/__init__.py": "hooks.py",
         "tests/test_weights.py": "test.py",
     }
-    found = {name: _fill(template, values) for name, template in texts.items()}
+    found = {name: _fill(template, values) for name, template in templates.items()}
     found[f"{plan.package}/py.typed"] = ""
     for each in packed:
-        model = folders[each.name]
-        spec, header = weights.read_files(weights.files_in(model), str(model))
+        spec, header = weights.read_files(models[each.name], each.name)
         card = cards.render(load_spec(Source(CONFIG, spec)), header.about, each.entry.facts(), each.name)
         found[f"{CARDS}/{each.name.replace('/', '-')}.md"] = card
     return found
