@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from packaging.version import InvalidVersion, Version
 from pydantic import ValidationError
 
-from . import __version__, catalog, weights
+from . import catalog, weights
 from .errors import Problem, PvzooError, SpecError, UnknownNameError, WeightsError
 from .hub import sources
 from .manifest import CONFIG, explain
 from .model import Model
 from .specs import ModelSpec, Source, load_spec, names_file
-from .tensorfile import Header, read_header
+from .tensorfile import Header, by_a_later, read_header
 from .zoo import Access
 
 SpecLike = str | PathLike[str] | Mapping[str, Any] | ModelSpec
@@ -152,22 +151,11 @@ def _loaded(
     try:
         spec = load_spec(Source(str(source), dict(saved)), changes)
     except SpecError as error:
-        raise _newer(header, error) from error
+        if later := by_a_later(header.about.pvzoo):
+            raise SpecError([Problem("", later, str(header.path)), *error.problems]) from error
+        raise
     with nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"):
         return weights.load_model(spec, header, Model, dtype)
-
-
-def _newer(header: Header, error: SpecError) -> SpecError:
-    """What is wrong with a saved spec may be that a later pvzoo wrote it."""
-    writer = header.about.pvzoo
-    try:
-        later = Version(writer) > Version(__version__)
-    except InvalidVersion:
-        return error
-    if not later:
-        return error
-    message = f"was saved by pvzoo {writer}, and this is {__version__}: pip install -U 'pvzoo>={writer}'"
-    return SpecError([Problem("", message, str(header.path)), *error.problems])
 
 
 def _placed(model: Model, device: str | torch.device | None) -> Model:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from . import __version__
 from .errors import WeightsError
 from .manifest import FileName
 from .threshold import Threshold
@@ -166,7 +168,26 @@ def _about(path: Path, text: Any) -> About:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "all of it"
-        raise WeightsError(f"{path}: its metadata under {METADATA_KEY!r} is wrong: {where}: {fault['msg']}") from error
+        message = f"its metadata under {METADATA_KEY!r} is wrong: {where}: {fault['msg']}"
+        raise WeightsError(f"{path}: {by_a_later(_writer(text)) or message}") from error
+
+
+def _writer(text: Any) -> str:
+    """The version that wrote metadata of which no more can be read."""
+    try:
+        return str(json.loads(text).get("pvzoo"))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return ""
+
+
+def by_a_later(version: str) -> str:
+    """Why a file of another version of pvzoo may be wrong, and what to do; nothing if that version is not later."""
+    try:
+        if Version(version) <= Version(__version__):
+            return ""
+    except InvalidVersion:
+        return ""
+    return f"was saved by pvzoo {version}, and this is {__version__}: pip install -U 'pvzoo>={version}'"
 
 
 def _state(descriptor: int) -> tuple[int, int, int]:

@@ -215,7 +215,9 @@ def damage(kind: str, path: Path) -> None:
             tensors["head.weight"] = tensors["head.weight"].to(torch.float8_e4m3fn)
         elif kind == "renamed":
             tensors = {name.replace("branches", "branch"): tensor for name, tensor in tensors.items()}
-        metadata = json.dumps({"spec": read_spec(path), "dtype": "save" if kind == "wrong metadata" else "float32"})
+        wrong = kind in ("wrong metadata", "later metadata")
+        about = {"spec": read_spec(path), "dtype": "save" if wrong else "float32"}
+        metadata = json.dumps({**about, "pvzoo": "9.1"} if kind == "later metadata" else about)
         save_file(tensors, path, metadata={METADATA_KEY: "{" if kind == "metadata not JSON" else metadata})
 
 
@@ -242,6 +244,7 @@ DAMAGE = {
     "float8": "tensors of type F8_E4M3 are not supported",
     "renamed": "missing branches.palm",
     "wrong metadata": "its metadata under 'pvzoo' is wrong: dtype: Input should be 'float16', 'bfloat16', 'float32'",
+    "later metadata": f"was saved by pvzoo 9.1, and this is {pvzoo.__version__}: pip install -U 'pvzoo>=9.1'",
     "metadata not JSON": "its metadata under 'pvzoo' is wrong: all of it: Invalid JSON",
 }
 
