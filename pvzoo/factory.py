@@ -96,6 +96,8 @@ def create(
         if isinstance(pretrained, str):
             if tag not in (None, pretrained):
                 raise PvzooError(f"{name_or_spec!r} names weights, and pretrained={pretrained!r} names others")
+            if pretrained not in catalog.tags(name) and Path(pretrained).is_dir():
+                raise PvzooError(f"{name} has no weights tagged {pretrained!r}; the folder is './{pretrained}'")
             tag = pretrained
         found = sources.find(name, tag, access)
         return _from_files(found, f"{name}.{tag}" if tag else name, changes, device, dtype, name)

@@ -396,6 +396,12 @@ def test_pretrained_goes_with_names_of_the_zoo(source: Any, error: type[PvzooErr
     assert refused(error, source, pretrained="v1") == message
 
 
+def test_a_folder_is_no_tag(home: Path) -> None:
+    (home / "mine").mkdir()
+    message = refused(PvzooError, "stage2_spatial", pretrained="mine")
+    assert message == "stage2_spatial has no weights tagged 'mine'; the folder is './mine'"
+
+
 class ShelfParams(pvzoo.Params):
     root: str = Field("", description="folder of saved models, one for each tag")
 

@@ -17,7 +17,7 @@ import pvzoo
 from pvzoo import catalog
 from pvzoo.errors import IntegrityError, PluginError, PvzooError, WeightsError
 from pvzoo.hub import packages, verify
-from pvzoo.manifest import CONFIG, INDEX, WEIGHTS, Facts, Manifest, Weights, read_manifest
+from pvzoo.manifest import CONFIG, INDEX, WEIGHTS, Facts, Manifest, Metric, Weights, read_manifest
 from pvzoo.model import Model
 from pvzoo.plugins import Host, using
 from pvzoo.testing import check_weight_source
@@ -178,6 +178,25 @@ def test_the_zoo_s_weights_are_as_the_manifest_says(root: Path) -> None:
             found = packages.Packaged(root).find(*catalog.split_tag(name))
             assert found is not None
             assert verify.faults(name, entry, found, Model) == []
+
+
+def test_the_figures_of_the_front_page_are_those_of_the_manifest() -> None:
+    large = read_manifest(PACKAGES[0] / "weights.json").weights
+
+    def eer(metrics: tuple[Metric, ...]) -> Metric:
+        return next(metric for metric in metrics if metric.name == "eer" and not metric.modalities[1:])
+
+    both = eer(large["stage2_spatial.v1"].metrics)
+    branches = [eer(entry.metrics).value for name, entry in large.items() if name.startswith("stage1_")]
+    (floor,) = (eer(of) for name, of in large["stage2_spatial.v1"].floor.items() if name.startswith("CompCode"))
+    assert both.low is not None and both.high is not None
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for part in (
+        f"On {both.subjects} drawn people of `{both.dataset}` whom no weights have seen, `stage2_spatial` has an EER",
+        f"EER of {100 * both.value:.2f} % (95 % interval by subject {100 * both.low:.2f} to {100 * both.high:.2f}), the",
+        f"its branches alone {100 * min(branches):.2f} %, and CompCode, without training, {100 * floor.value:.2f} %.",
+    ):
+        assert part in text
 
 
 def test_every_model_of_the_zoo_has_weights_but_the_shared_ones() -> None:
