@@ -5,6 +5,7 @@ pvzoo's own is ``pvzoo/zoo/weights.json``; a package of weights brings one of th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -128,9 +129,9 @@ class Recipe(_Fact):
 
     Attributes:
         name: What people call the recipe.
-        sha256: Digest of what the run wrote as ``recipe.yaml``.
-        content: The same as plain data, from which ``pvzoo reproduce`` trains again; folders to start from are written
-            as the names of the weights that they became.
+        sha256: Digest of ``content``, see :func:`recipe_digest`; where there is none, of the file of the recipe.
+        content: The recipe as plain data, from which ``pvzoo reproduce`` trains again; folders to start from are
+            written as the names of the weights that they became.
         model: Where in the run's folder the model is.
     """
 
@@ -138,6 +139,18 @@ class Recipe(_Fact):
     sha256: Sha256
     content: dict[str, Any] = Field(default_factory=dict)
     model: Text = "model"
+
+    @model_validator(mode="after")
+    def _digest(self) -> Recipe:
+        if self.content and self.sha256 != (found := recipe_digest(self.content)):
+            raise ValueError(f"sha256 is {self.sha256[:16]}..., and that of content {found[:16]}...")
+        return self
+
+
+def recipe_digest(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of a recipe as JSON in one form: keys sorted, no spaces."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Facts(_Fact):

@@ -109,6 +109,11 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "no repository": ("repo", "palm", "repo: String should match pattern"),
     "a version that is none": ("pvzoo", "new", "pvzoo: Value error, Invalid version: 'new'"),
     "another type": ("dtype", "int8", "dtype: Input should be 'float16', 'bfloat16', 'float32' or 'float64'"),
+    "another recipe": (
+        "recipe",
+        {"name": "mine", "sha256": SHA, "content": {"epochs": 3}},
+        "recipe: Value error, sha256 is 0000000000000000..., and that of content cc6325ab488e0c75...",
+    ),
     "fewer than none": ("macs", -1, "macs: Input should be greater than or equal to 0"),
 }
 
@@ -193,7 +198,7 @@ def test_the_figures_of_the_front_page_are_those_of_the_manifest() -> None:
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     for part in (
         f"On {both.subjects} drawn people of `{both.dataset}` whom no weights have seen, `stage2_spatial` has an EER",
-        f"EER of {100 * both.value:.2f} % (95 % interval by subject {100 * both.low:.2f} to {100 * both.high:.2f}), the",
+        f"EER of {100 * both.value:.2f} % (95 % interval by subject {100 * both.low:.2f} to {100 * both.high:.2f}), ",
         f"its branches alone {100 * min(branches):.2f} %, and CompCode, without training, {100 * floor.value:.2f} %.",
     ):
         assert part in text

@@ -28,8 +28,7 @@ from pvzoo.data.sources import open_images
 from pvzoo.errors import DataError, PvzooError, SpecError, UnknownNameError, WeightsError
 from pvzoo.evaluation.models import evaluate_model
 from pvzoo.hub import packages
-from pvzoo.hub.digests import sha256
-from pvzoo.manifest import CONFIG, INDEX, Metric, read_manifest
+from pvzoo.manifest import CONFIG, INDEX, Metric, read_manifest, recipe_digest
 from pvzoo.plugins import Host, using
 from pvzoo.progress import silent
 from pvzoo.release import pack
@@ -201,7 +200,7 @@ pvzoo.cli.main()
 """
     done = python("-c", code, path=installed, PVZOO_CACHE=str(tmp_path / "notes"), **OFFLINE)
     assert done.returncode == 0, done.stderr
-    assert [line.partition(" (")[0] for line in done.stderr.splitlines()] == [f"{n}: not on this machine" for n in OWN]
+    assert done.stderr.splitlines() == [f"{n} is not on this machine; 'pvzoo pull {n}' fetches it" for n in OWN]
     index = made.entry("acme/both.v1")["files"][INDEX]["sha256"]
     first, *lines = done.stdout.splitlines()
     assert first == f"{installed.path}/pvzoo_acme_weights/files/{index} torch.float32 True False"
@@ -260,7 +259,7 @@ def test_the_manifest_says_what_was_measured_with_the_packed_weights(packed: Mad
 def test_how_it_was_trained_is_there_without_folders_of_this_machine(made: Made) -> None:
     recipe = made.entry("acme/both.v1")["recipe"]
     assert recipe["name"] == "stage2_plan_a"
-    assert recipe["sha256"] == sha256(made.runs / "both/recipe.yaml")
+    assert recipe["sha256"] == recipe_digest(recipe["content"])
     assert recipe["content"]["init"] == ["acme/palm.v1", "acme/vein.v1"]
     assert "model" not in recipe  # where a run has it anyway
     drawn = made.entry("acme/joined.v1")["recipe"]["content"]
@@ -637,7 +636,10 @@ def test_a_branch_of_a_run_is_reproduced_from_its_place(packed: Made, call: Call
             lambda e: e["metrics"][0].update(dataset="Tongji"),
             "Tongji: neither a SynthPalm release nor a table or folder",
         ),
-        (lambda e: e["recipe"].update(content={"epoch": 3}), "recipe: epoch: unknown field; did you mean 'epochs'?"),
+        (
+            lambda e: e["recipe"].update(content={"epoch": 3}, sha256=recipe_digest({"epoch": 3})),
+            "recipe: epoch: unknown field; did you mean 'epochs'?",
+        ),
     ],
 )
 def test_what_cannot_be_reproduced(

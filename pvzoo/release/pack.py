@@ -38,7 +38,7 @@ from ..evaluation.bootstrap import FOLDS
 from ..evaluation.models import embed_part
 from ..factory import create
 from ..hub import cards, digests, packages
-from ..manifest import CONFIG, Facts, Manifest, Metric, Recipe, read_manifest
+from ..manifest import CONFIG, Facts, Manifest, Metric, Recipe, read_manifest, recipe_digest
 from ..manifest import Weights as Entry
 from ..model import Model
 from ..progress import Track, silent
@@ -226,7 +226,7 @@ def _recipe(name: str, plan: Plan, facts: Facts) -> Recipe:
             raise WeightsError(f"{name}: was trained on {source}, and facts.data does not name it")
     called = item.recipe or content.get("summary") or RECIPE
     where = folder.relative_to(run).as_posix()
-    return Recipe(name=called, sha256=digests.sha256(run / RECIPE), content=content, model=where)
+    return Recipe(name=called, sha256=recipe_digest(content), content=content, model=where)
 
 
 def _source(source: str) -> str:
