@@ -11,6 +11,7 @@ from biometrics import draw_all, eer, low_pass_scores, split_scores
 from pvzoo.evaluation.baselines import CompCode, MaximumCurvature
 from pvzoo.synth import Generator, SynthConfig
 
+pytestmark = pytest.mark.slow
 MATCHERS = {"palm": CompCode(), "vein": MaximumCurvature()}
 K = (0.0, 0.5, 1.0, 1.5)
 
@@ -62,6 +63,5 @@ def test_identities_differ() -> None:
     assert_no_duplicates(40)
 
 
-@pytest.mark.slow
 def test_two_thousand_identities_differ() -> None:
     assert_no_duplicates(1000)

@@ -173,6 +173,7 @@ def running(out: Path, *settings: str) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
 def test_a_worker_that_is_killed_ends_the_run_with_an_error_that_says_so(tmp_path: Path) -> None:
     with running(tmp_path, "--set=batch.workers=1") as process:
@@ -187,6 +188,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_an_error_that_says_so(tmp_pat
     assert (tmp_path / "palm_local/checkpoints/last.safetensors").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of a running process's files")
 def test_where_no_checkpoint_can_be_written_the_last_one_is_kept(tmp_path: Path) -> None:
     import resource
