@@ -186,9 +186,9 @@ def test_shares_of_folds_are_by_probe() -> None:
 
 
 def test_report_files(tmp_path: Path) -> None:
-    result = evaluate(
-        compared(known=0.5), dev=choose_thresholds(compared(20, first=100)), folds=50, protocol={"set": "x|y"}
-    )
+    dev = choose_thresholds(compared(20, first=100))
+    carried = dev[1].model_copy(update={"value": 2.0})  # which no score reaches
+    result = evaluate(compared(known=0.5), dev=dev, carried=[carried], folds=50, protocol={"set": "x|y"})
     files = report.write_report(result, tmp_path / "report", report.Beside(command="pvzoo eval"))
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(path.name for path in files)
 
@@ -203,6 +203,7 @@ def test_report_files(tmp_path: Path) -> None:
     assert data["intervals"]["eer"] == [result.figure("eer").interval.low, result.figure("eer").interval.high]
     assert data["bootstrap"] == {"folds": 50, "seed": 0, "confidence": 0.95, "unit": "subject"}
     assert data["thresholds"][1]["dev"]["target"] == 1e-2 and data["thresholds"][1]["fmr"] > 0
+    assert data["model_thresholds"] == [{"model": carried.model_dump(mode="json"), "fmr": 0, "fnmr": 1}]
     assert (data["protocol"], data["command"], data["pvzoo"]) == ({"set": "x|y"}, "pvzoo eval", pvzoo.__version__)
 
     text = files[1].read_text()

@@ -159,7 +159,12 @@ def test_a_modality_may_be_left_out_where_the_fusion_can_do_without(
     model: Model, images: Images, splits: dict[str, Split]
 ) -> None:
     split = splits[OPEN]
+    cut = evaluate_model(model, images, split, folds=0).thresholds[0]
+    model.set_thresholds([cut.model_copy(update={"modalities": only, "value": 0.5}) for only in ((), ("palm",))])
     palm = evaluate_model(model, images, split, modalities=["palm"], folds=0)
+    model.set_thresholds([])
+    assert {applied.threshold.modalities for applied in palm.result.carried} == {("palm",)}
+    assert {applied.point.threshold for applied in palm.result.carried} == {0.5}
     assert palm.result.warnings[0] == "the model was evaluated without vein"
     assert palm.result.protocol["modalities"] == "palm"
     alone = embed_part(model, split.test.samples, images.reader, modalities=["palm"]).embeddings
@@ -309,6 +314,7 @@ def test_thresholds_are_exported_and_decide(call: Callable[..., Any], model: Mod
     assert call("compare", *palm).err == f"{message}--data ... --modalities palm --export-thresholds' measures them\n"
     options = (*options, "--modalities", "palm", "--export-thresholds")
     assert call("eval", folder, *options, "--out", tmp_path / "alone").code == 0
+    assert json.loads((tmp_path / "alone/metrics.json").read_text())["model_thresholds"] == []
     both = pvzoo.create(f"local-dir:{folder}").thresholds
     assert both[: len(saved)] == saved and {cut.modalities for cut in both[len(saved) :]} == {("palm",)}
     assert " impostor comparisons of palm alone of 10 subjects on synthpalm-mini, " in call("compare", *palm).out

@@ -85,7 +85,8 @@ def written(folder: Path) -> str:
     )
     other, others = people(21, noise=1.5)
     dev = choose_thresholds(Comparisons(other, others, all_pairs(len(other))))
-    result = evaluate(source, dev=dev, folds=50, protocol={"model": HOSTILE, HOSTILE: 1}, warnings=[HOSTILE])
+    about = {"protocol": {"model": HOSTILE, HOSTILE: 1}, "warnings": [HOSTILE]}
+    result = evaluate(source, dev=dev, carried=dev[:1], folds=50, **about)
     noisy, _ = people(12, noise=1.6)
     baseline = evaluate(Comparisons(noisy, population, source.trials), folds=50)
     pixels = io.BytesIO()
@@ -137,7 +138,8 @@ def test_the_page_says_everything_and_is_all_there_is(tmp_path: Path) -> None:
     drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     assert not re.findall(r"#[0-9a-f]{6}", drawn) and "var(--line0)" in drawn and "var(--ink)" in drawn
     assert "Intervals: 50 folds of subjects" in text
-    for heading in ("Read with care", "Beside matchers without training", "Thresholds of the dev set", "Command"):
+    thresholds = ("Thresholds of the dev set", "Thresholds that the model came with")
+    for heading in ("Read with care", "Beside matchers without training", *thresholds, "Command"):
         assert f">{heading}<" in text
     # Figures stand alone as well.
     for name in ("roc", "det", "scores", "cmc"):

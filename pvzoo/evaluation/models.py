@@ -181,6 +181,7 @@ def evaluate_model(
         result = evaluate(
             scores,
             dev=thresholds,
+            carried=[cut for cut in model.thresholds if cut.modalities == alone and cut not in thresholds],
             folds=folds,
             seed=seed,
             protocol={"model": name, "modalities": " and ".join(modalities), **_protocol(images, split, tested)},

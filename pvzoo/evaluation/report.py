@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from . import metrics
 from .bootstrap import CONFIDENCE, Interval
 from .extremes import Worst
 from .metrics import power
-from .results import Evaluation, Figure
+from .results import Applied, Evaluation, Figure
 
 CURVE_POINTS = 2000
 PAGE, FIGURES = "index.html", ("roc", "det", "scores", "cmc")
@@ -69,6 +69,10 @@ def to_json(result: Evaluation, beside: Beside = ALONE) -> dict[str, Any]:
         "thresholds": [
             {"dev": each.threshold.model_dump(), "fmr": each.point.fmr, "fnmr": each.point.fnmr}
             for each in result.applied
+        ],
+        "model_thresholds": [
+            {"model": each.threshold.model_dump(), "fmr": each.point.fmr, "fnmr": each.point.fnmr}
+            for each in result.carried
         ],
         "baselines": {name: _figures(each) for name, each in beside.baselines.items()},
         "baselines_left_out": beside.left_out,
@@ -152,6 +156,14 @@ def rule(threshold: Threshold) -> str:
     return "EER" if threshold.target is None else f"FMR <= {power(threshold.target)}"
 
 
+def thresholds(result: Evaluation) -> Iterator[tuple[str, str, Sequence[Applied]]]:
+    """The thresholds that reports show, with a title and a word for where they were chosen."""
+    if result.applied:
+        yield "Thresholds of the dev set", "dev", result.applied
+    if result.carried:
+        yield "Thresholds that the model came with", "then", result.carried
+
+
 def to_markdown(result: Evaluation, beside: Beside = ALONE) -> str:
     """The report for people."""
     rows: list[Sequence[str]] = []
@@ -166,17 +178,17 @@ def to_markdown(result: Evaluation, beside: Beside = ALONE) -> str:
     lines += ["", *markdown_table(head, rows), ""]
     where = f"threshold {number(rate.point.threshold)}, FMR {number(rate.point.fmr)}, FNMR {number(rate.point.fnmr)}"
     lines += [f"EER: {where}; between the neighbouring thresholds, {number(rate.low)} to {number(rate.high)}.", ""]
-    if result.applied:
+    for title, where, applied in thresholds(result):
         rows = [
             (
                 rule(each.threshold),
                 *map(number, (each.threshold.value, each.threshold.fmr, each.threshold.fnmr)),
                 *map(number, (each.point.fmr, each.point.fnmr)),
             )
-            for each in result.applied
+            for each in applied
         ]
-        lines += ["## Thresholds of the dev set", ""]
-        lines += [*markdown_table(("rule", "threshold", "dev FMR", "dev FNMR", "FMR", "FNMR"), rows), ""]
+        lines += [f"## {title}", ""]
+        lines += [*markdown_table(("rule", "threshold", f"{where} FMR", f"{where} FNMR", "FMR", "FNMR"), rows), ""]
     if beside.baselines:
         matchers = {"this result": result, **beside.baselines}
         rows = [(name, *map(brief, compared_figures(each))) for name, each in matchers.items()]

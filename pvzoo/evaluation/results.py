@@ -72,7 +72,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Applied:
-    """A threshold of a dev set on this set."""
+    """A threshold that was chosen on another set, on this set."""
 
     threshold: Threshold
     point: Point
@@ -88,6 +88,7 @@ class Evaluation:
         eer: The EER with its threshold.
         counted: The scores by threshold, for curves and histograms.
         applied: Thresholds of a dev set, and the rates that they have here.
+        carried: Those that the model came with.
         searches: What identification found; ``None`` where scores are not of a gallery and probes.
         protocol: What was compared: data set, split, gallery rule, or a file.
         bootstrap: Folds, seed and confidence of the intervals.
@@ -99,6 +100,7 @@ class Evaluation:
     eer: metrics.EqualErrorRate
     counted: Counted
     applied: tuple[Applied, ...] = ()
+    carried: tuple[Applied, ...] = ()
     searches: Searches | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
     bootstrap: Mapping[str, Any] = field(default_factory=dict)
@@ -156,6 +158,7 @@ def evaluate(
     *,
     targets: Sequence[float] = FMR_TARGETS,
     dev: Sequence[Threshold] = (),
+    carried: Sequence[Threshold] = (),
     folds: int = FOLDS,
     seed: int = 0,
     protocol: Mapping[str, Any] | None = None,
@@ -169,6 +172,7 @@ def evaluate(
         source: Comparisons of embeddings, or scores of a file.
         targets: FMRs to read the TAR at.
         dev: Thresholds that were chosen on other subjects; see :func:`choose_thresholds`.
+        carried: Thresholds that the model came with.
         folds: Of the subject bootstrap; 0 for none.
         seed: Of its draws.
         protocol: What is compared, for the report.
@@ -183,7 +187,7 @@ def evaluate(
     for target in targets:
         if not 0 < target < 1:
             raise EvaluationError(f"an FMR to read the TAR at lies between 0 and 1, not at {target}")
-    cuts = tuple(threshold.value for threshold in dev)
+    cuts = tuple(threshold.value for threshold in (*dev, *carried))
     counted = count_scores(source, targets=(*targets, 1e-2, 1e-3), thresholds=cuts, method=method, advance=advance)
     rate = _checked_eer(counted.tally, source.counts)
     folded, reason = None, "no bootstrap was asked for"
@@ -197,7 +201,10 @@ def evaluate(
     figures += [maker.at_fmr("tar_at_fmr", target, lambda point: point.tar, at=target) for target in targets]
     for name, target in (("fmr100", 1e-2), ("fmr1000", 1e-3), ("zero_fmr", 0.0)):
         figures.append(maker.at_fmr(name, target, lambda point: point.fnmr))
-    applied = tuple(Applied(each, metrics.at_threshold(counted.tally, each.value)) for each in dev)
+    applied, came = (
+        tuple(Applied(each, metrics.at_threshold(counted.tally, each.value)) for each in chosen)
+        for chosen in (dev, carried)
+    )
     figures += [maker.hter(each) for each in applied if each.threshold.rule == "eer"]
     searches = None
     try:
@@ -208,7 +215,7 @@ def evaluate(
     about = {"folds": folds, "seed": seed, "confidence": CONFIDENCE, "unit": "subject"}
     told = (*warnings, *_warnings(source.counts, rate, folded is not None))
     what = dict(protocol or {})
-    return Evaluation(source.counts, tuple(figures), rate, counted, applied, searches, what, about, told)
+    return Evaluation(source.counts, tuple(figures), rate, counted, applied, came, searches, what, about, told)
 
 
 @dataclass(frozen=True, eq=False)
