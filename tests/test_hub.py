@@ -375,6 +375,13 @@ def test_without_a_network_a_package_is_the_way(clock: Clock, name: str, package
     assert f"{name}.v1" in read_manifest(PLUGINS / package / package.replace("-", "_") / "weights.json").weights
 
 
+def test_a_package_that_is_broken_is_not_to_be_installed_again(clock: Clock, site: Any) -> None:
+    site.install("1 / 0", vendor="weights", distribution="pvzoo-weights")
+    with using(site.host()):
+        message = refused(HubError, "stage2_spatial", pretrained=True, offline=True)
+    assert message.endswith("; pvzoo-weights is installed and failed: 'pvzoo plugins show weights' says why")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,6 +11,7 @@ from packaging.version import Version
 from .. import __version__, catalog
 from ..errors import HubError, IntegrityError, PvzooError, WeightsError, did_you_mean
 from ..manifest import Weights
+from ..plugins import host
 from ..registry import WeightSource
 from ..weights import Files, files_in
 from ..zoo import Access
@@ -128,6 +129,9 @@ def _package(name: str) -> str:
     if name not in catalog.pinned(own=True):
         return ""
     package = "pvzoo-weights-nano" if catalog.split_tag(name)[0].endswith("_nano") else "pvzoo-weights"
+    for plugin in host().plugins:
+        if plugin.distribution == package and plugin.state != "loaded":
+            return f"; {package} is installed and {plugin.state}: 'pvzoo plugins show {plugin.vendor}' says why"
     return f"; or 'pip install {package}' brings it ('pip install ./plugins/{package}' in a clone of pvzoo)"
 
 
