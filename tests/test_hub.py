@@ -376,7 +376,9 @@ def test_without_a_network_a_package_is_the_way(clock: Clock, name: str, package
 
 
 def test_a_package_that_is_broken_is_not_to_be_installed_again(clock: Clock, site: Any) -> None:
-    site.install("1 / 0", vendor="weights", distribution="pvzoo-weights")
+    # Its module has a name of its own: this Python may have imported the real one.
+    module = {"entry_points": "weights = broken_weights", "broken_weights": "1 / 0"}
+    site.install(vendor="weights", distribution="pvzoo-weights", **module)
     with using(site.host()):
         message = refused(HubError, "stage2_spatial", pretrained=True, offline=True)
     assert message.endswith("; pvzoo-weights is installed and failed: 'pvzoo plugins show weights' says why")
