@@ -96,7 +96,7 @@ def create(
         if isinstance(pretrained, str):
             if tag not in (None, pretrained):
                 raise PvzooError(f"{name_or_spec!r} names weights, and pretrained={pretrained!r} names others")
-            if pretrained not in catalog.tags(name) and Path(pretrained).is_dir():
+            if pretrained not in catalog.tags(name) and weights.is_folder(Path(pretrained)):
                 raise PvzooError(f"{name} has no weights tagged {pretrained!r}; the folder is './{pretrained}'")
             tag = pretrained
         found = sources.find(name, tag, access)

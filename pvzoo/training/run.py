@@ -193,9 +193,9 @@ def fit(
     model.check_inputs = False  # the loader made them
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    data = data_module(recipe, model, split, images, machine, out)
     module = TrainingModule(model, recipe, split.dev)
-    refuse_random(module, starts)
+    refuse_random(module, starts)  # before features of such branches are computed
+    data = data_module(recipe, model, split, images, machine, out)
     best = Kept(out / CHECKPOINTS, "best", "dev_eer", enable_version_counter=False)
     every = Kept(out / CHECKPOINTS, "last", enable_version_counter=False)
     callbacks: list[Callback] = [Journal(out), best, every]
